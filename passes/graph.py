@@ -74,6 +74,15 @@ def _owner(node: Node) -> GraphModule:
     return owner
 
 
+def mutated_constants(graph_module: GraphModule) -> set[str]:
+    """Buffers that the graph writes to: not constants."""
+    return {
+        str(node.args[0].target)
+        for node in graph_module.graph.nodes
+        if operator_name(node) == "aten::copy_" and is_constant(node.args[0])
+    }
+
+
 def set_constant(node: Node, value: Tensor) -> None:
     """Give a get_attr node another tensor; other nodes that read the same attribute keep theirs."""
     graph_module = _owner(node)

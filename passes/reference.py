@@ -83,22 +83,48 @@ def measure_positional_maps(
     A channel's map is valid where it is the same for other inputs and another batch size. Empty where sizes
     other than the batch are dynamic: a map holds for one size only.
     """
-    if not operands or not only_batch_is_dynamic(graph_module):
+    spreads = _measure(graph_module, {operand for operand, _ in operands.values()})
+    return {
+        node: _channel_maps(*spreads[operand], axis) for node, (operand, axis) in operands.items() if operand in spreads
+    }
+
+
+def measure_unreached(graph_module: GraphModule, nodes: Sequence[Node]) -> dict[Node, Tensor]:
+    """Values of nodes that no input reaches, of size 1 along dynamic axes; only those that prove steady."""
+    spreads = _measure(graph_module, set(nodes))
+    return {
+        node: low.to(node.meta["val"].dtype)
+        for node, (low, high) in spreads.items()
+        if torch.isfinite(high).all() and (high - low).abs().max() <= _STEADY * high.abs().max()
+    }
+
+
+def _channel_maps(low: Tensor, high: Tensor, axis: int) -> PositionalMaps:
+    lows, highs = (t.movedim(axis, 0).reshape(t.shape[axis], -1).numpy() for t in (low, high))
+    scale = np.abs(highs).max(axis=1, initial=0.0)
+    steady = (highs - lows).max(axis=1, initial=0.0) <= _STEADY * scale
+    return PositionalMaps(lows, steady & np.isfinite(highs).all(axis=1))
+
+
+def _measure(graph_module: GraphModule, nodes: set[Node]) -> dict[Node, tuple[Tensor, Tensor]]:
+    """Lowest and highest value of each node, over dynamic axes and two runs with other inputs and batches."""
+    if not nodes or not only_batch_is_dynamic(graph_module):
         return {}
     generator = torch.Generator().manual_seed(0)
-    first, second = (
-        _channel_maps(graph_module, operands, example_inputs(graph_module, batch, generator)) for batch in (2, 3)
-    )
-    return {node: _compare(first[node], second[node]) for node in operands}
+    runs = []
+    for batch in (2, 3):
+        recorder = _Recorder(graph_module, nodes)
+        recorder.run_flat(example_inputs(graph_module, batch, generator))
+        runs.append(recorder.seen)
+    return {node: _spread(node, [run[node] for run in runs]) for node in nodes}
 
 
-def _channel_maps(
-    graph_module: GraphModule, operands: Mapping[Node, tuple[Node, int]], inputs: list[Any]
-) -> dict[Node, tuple[np.ndarray, np.ndarray]]:
-    """Per listed node: low and high of its operand over batch positions, each (channels, static positions)."""
-    recorder = _Recorder(graph_module, {operand for operand, _ in operands.values()})
-    recorder.run_flat(inputs)
-    return {node: _low_high(operand, axis, recorder.seen[operand]) for node, (operand, axis) in operands.items()}
+def _spread(node: Node, values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    dynamic = [j for j, size in enumerate(node.meta["val"].shape) if not isinstance(size, int)]
+    doubles = [v.double() for v in values]
+    lows = [v.amin(dim=dynamic, keepdim=True) if dynamic else v for v in doubles]
+    highs = [v.amax(dim=dynamic, keepdim=True) if dynamic else v for v in doubles]
+    return torch.minimum(*lows), torch.maximum(*highs)
 
 
 class _Recorder(Float64Interpreter):
@@ -112,20 +138,3 @@ class _Recorder(Float64Interpreter):
         if n in self.wanted:
             self.seen[n] = result
         return result
-
-
-def _low_high(operand: Node, axis: int, value: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    shape = operand.meta["val"].shape
-    dynamic = [j for j, size in enumerate(shape) if j != axis % len(shape) and not isinstance(size, int)]
-    low = value.amin(dim=dynamic, keepdim=True) if dynamic else value
-    high = value.amax(dim=dynamic, keepdim=True) if dynamic else value
-    channels = value.shape[axis]
-    return tuple(t.movedim(axis, 0).reshape(channels, -1).numpy() for t in (low, high))  # type: ignore[return-value]
-
-
-def _compare(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> PositionalMaps:
-    low = np.minimum(first[0], second[0])
-    high = np.maximum(first[1], second[1])
-    scale = np.abs(high).max(axis=1, initial=0.0)
-    valid = ((high - low).max(axis=1, initial=0.0) <= _STEADY * scale) & np.isfinite(high).all(axis=1)
-    return PositionalMaps(first[0], valid)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from ..graph import constant_of, is_constant, operator_name, tensor_meta
+from ..graph import constant_of, is_constant, mutated_constants, operator_name, tensor_meta
 from .arrays import Mask
 from .axes import Axes, Factor, size_of, untracked
 from .compaction import Compaction
@@ -32,7 +32,7 @@ class GraphTrace:
         self.unknown: dict[str, list[str]] = {}
         self._rules = {**OPERATOR_RULES, **(rules or {})}
         self._values: dict[Node, Result] = {}
-        self._mutated = _mutated_constants(graph_module)
+        self._mutated = mutated_constants(graph_module)
         for node in graph_module.graph.nodes:
             if node.op != "get_attr":
                 self._values[node] = self._trace(node)
@@ -137,12 +137,3 @@ class GraphTrace:
     def _require_rectangle(self, node: Node) -> None:
         for value in flatten(self._values[node]):
             self.flow.require_rectangle(value.elements)
-
-
-def _mutated_constants(graph_module: GraphModule) -> set[str]:
-    """Buffers that the graph writes to: not constants."""
-    return {
-        str(node.args[0].target)
-        for node in graph_module.graph.nodes
-        if operator_name(node) == "aten::copy_" and is_constant(node.args[0])
-    }

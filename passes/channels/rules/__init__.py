@@ -1,6 +1,6 @@
 """The operator table: how each ATen operator treats channels, one row per operator."""
 
-from . import attention, contraction, elementwise, joining, movement, reduction, slicing, spatial
+from . import attention, contraction, elementwise, factories, joining, movement, reduction, slicing, spatial
 from .call import Call, OperatorRule, Result, Rewrite
 
 OPERATOR_RULES: dict[str, OperatorRule] = {
@@ -8,6 +8,7 @@ OPERATOR_RULES: dict[str, OperatorRule] = {
     **movement.RULES,
     **slicing.RULES,
     **joining.RULES,
+    **factories.RULES,
     **spatial.RULES,
     **reduction.RULES,
     **contraction.RULES,

@@ -1,0 +1,54 @@
+"""Operators that make tensors from sizes, and writes of one tensor into a slice of another."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch.fx import Node
+
+from ...graph import rebind
+from ..axes import Axes, is_static, tracked, untracked
+from .call import Call, OperatorRule, Result, Rewrite
+from .indexing import is_tracked
+from .joining import track_alike
+
+_LARGEST_TRACKED = 2**20
+_NUMBERS = {"zeros": 0.0, "ones": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "full": None, "new_full": None}
+
+
+def filled(call: Call) -> Result:
+    """A tensor of one number: its static axes are channels of its own, free to be cut."""
+    number = _NUMBERS[call.operator.removeprefix("aten::")]
+    fill = call["fill_value"] if number is None else number
+    if isinstance(fill, Node):
+        return call.opaque("a fill with a computed number")
+    static = int(np.prod([size for size in call.shape if is_static(size)], dtype=np.int64))
+    axes: Axes = untracked(call.shape)
+    if static <= _LARGEST_TRACKED:
+        axes = tuple(tracked([s])[0] if is_static(s) else untracked([s])[0] for s in call.shape)
+    shape = [f.size for axis in axes for f in axis if f.tracked]
+    return call.flow.source(axes, np.full(shape, float(fill)))
+
+
+def rewrite_filled(rewrite: Rewrite) -> None:
+    value = rewrite.value_of(rewrite.node)
+    if rewrite.kept.changed(value):
+        sizes = rewrite.kept.axis_sizes(value)
+        given = rewrite.arguments["size"]
+        rebind(rewrite.node, size=[s if is_static(s) else g for s, g in zip(sizes, given, strict=True)])
+
+
+def slice_scatter(call: Call) -> Result:
+    """Positions of one tensor overwritten by another: channels meet and join."""
+    values = [call.value("self"), call.value("src")]
+    dim = call["dim"] % len(call.shape)
+    if any(is_tracked(v, dim) for v in values):
+        return call.opaque("a write into a slice of channels", live=False)
+    target, source = track_alike(values, dim, call)
+    positions = [np.arange(v.size).reshape(v.shape) for v in (target, source)]
+    return call.flow.merge([target, source], target.axes, positions)
+
+
+RULES: dict[str, OperatorRule] = {
+    **{f"aten::{name}": OperatorRule(filled, rewrite_filled) for name in _NUMBERS},
+    "aten::slice_scatter": OperatorRule(slice_scatter),
+}

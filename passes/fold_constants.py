@@ -1,0 +1,74 @@
+"""Compute once what needs no input: operators on constants alone.
+
+Legal where (1) every tensor operand is a constant that the graph does not write to, or only lends its type to a
+tensor of a fixed size (`new_zeros`, `zeros_like`), (2) no dynamic size enters, (3) the operator is deterministic
+and has one tensor as its result, and (4) the result is not much larger than what it is made from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from .base import GraphPass
+from .graph import add_constant, constant_of, is_constant, mutated_constants, node_operands, operator_name, tensor_meta
+
+_TYPE_ONLY = {
+    f"aten::{name}"
+    for name in ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "zero", "fill")
+}
+_FROM_NOTHING = {
+    f"aten::{name}"
+    for name in ("zeros", "ones", "full", "arange", "linspace", "eye", "scalar_tensor", "tril_indices", "triu_indices")
+}
+_ALWAYS_FOLDED = 2**20  # elements; a larger result may be at most this many times its operands
+_GROWTH = 2
+
+
+class FoldConstants(GraphPass):
+    """Replaces operators on constants by their results."""
+
+    def rewrite(self, graph_module: GraphModule) -> bool:
+        mutated = mutated_constants(graph_module)
+        modified = False
+        for node in list(graph_module.graph.nodes):
+            if _is_foldable(node, mutated):
+                _fold(graph_module, node)
+                modified = True
+        return modified
+
+
+def _is_foldable(node: Node, mutated: set[str]) -> bool:
+    meta = tensor_meta(node)
+    if node.op != "call_function" or meta is None or not all(isinstance(s, int) for s in meta.shape):
+        return False
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or not node.users:
+        return False
+    operands = node_operands((node.args, node.kwargs))
+    name = operator_name(node)
+    if name in _TYPE_ONLY:
+        return all(tensor_meta(n) is not None for n in operands[1:]) and not operands[1:]
+    if any(not is_constant(n) or str(n.target) in mutated for n in operands):
+        return False
+    if not operands and name not in _FROM_NOTHING:
+        return False
+    made_from = sum(constant_of(n).numel() for n in operands)
+    return meta.numel() <= max(_ALWAYS_FOLDED, _GROWTH * made_from)
+
+
+def _fold(graph_module: GraphModule, node: Node) -> None:
+    def value(n: Node) -> Any:
+        if is_constant(n):
+            return constant_of(n)
+        meta = n.meta["val"]
+        shape = [size if isinstance(size, int) else 1 for size in meta.shape]
+        return torch.empty(1, dtype=meta.dtype).expand(shape)
+
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value)
+    with torch.no_grad():
+        result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+    constant = add_constant(graph_module, node, f"folded_{node.name}", result.clone().contiguous())
+    node.replace_all_uses_with(constant)
