@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import traceback
 import warnings
@@ -16,7 +17,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
-from .graph import one_reader_per_node, operator_name
+from .graph import SIZE_NAMES, one_reader_per_node, operator_name
 
 # Composite operators that hide data movement: export them as the movement itself.
 _DECOMPOSED = ("einsum", "channel_shuffle", "repeat_interleave", "rot90", "glu", "stack", "unbind", "movedim")
@@ -49,7 +50,25 @@ def capture(
     _drop_assertions(graph_module)
     one_reader_per_node(graph_module)
     graph_module.recompile()
+    graph_module.meta[SIZE_NAMES] = _size_names(graph_module, dynamic_shapes)
     return graph_module
+
+
+def _size_names(graph_module: GraphModule, dynamic_shapes: Any) -> dict[str, str]:
+    """Names for the symbols of dynamic sizes: those of the user's Dims, `batch` for a leading one, else as they are."""
+
+    def is_spec(spec: Any) -> bool:
+        return spec is None or (isinstance(spec, dict) and all(isinstance(key, int) for key in spec))
+
+    specs = pytree.tree_leaves(dynamic_shapes, is_leaf=is_spec) if dynamic_shapes is not None else []
+    metas = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
+    names: dict[str, str] = {}
+    for meta, spec in zip(metas, specs if len(specs) == len(metas) else [None] * len(metas), strict=True):
+        for axis, size in enumerate(meta.shape if isinstance(meta, Tensor) else ()):
+            if not isinstance(size, int):
+                named = getattr((spec or {}).get(axis), "__name__", None)
+                names.setdefault(str(size), named or ("batch" if axis == 0 else str(size)))
+    return names
 
 
 def _export(
@@ -94,8 +113,6 @@ def batch_dimensions(model: nn.Module, args: Inputs, kwargs: Mapping[str, Any]) 
 
 
 def _argument_names(model: nn.Module) -> list[str]:
-    import inspect
-
     return list(inspect.signature(model.forward).parameters)
 
 

@@ -1,8 +1,9 @@
 """Fold what follows a convolution or linear layer channel by channel into its weight and bias.
 
-Legal where (1) the layer's weight and bias are constants, (2) nobody else reads the layer's output, and the
-follower is (a) an inference batch normalisation, (b) an addition of a constant per channel, or (c) a product with
-a constant per channel. Folding is done in float64 and rounded once to the weight's type.
+Legal where (1) the layer's weight and bias are constants, (2) nobody else reads the layer's output, (3) the
+follower does not broadcast it, and is (a) an inference batch normalisation, (b) an addition of a constant per
+channel, or (c) a product with a constant per channel. Folding is done in float64 and rounded once to the
+weight's type.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ def _affine_of(node: Node, layer: Node) -> _Affine | None:
     """What `node` does to each channel of the layer, None where it is no affine function per channel."""
     arguments = bind(node)
     channels = _channels(layer)
+    if tensor_meta(node) is not None and tensor_meta(node).shape != tensor_meta(layer).shape:  # type: ignore[union-attr]
+        return None
     if operator_name(node) in _BATCH_NORMS:
         if arguments.get("training") or (operator_name(layer) == "aten::linear" and tensor_meta(layer).ndim != 2):  # type: ignore[union-attr]
             return None

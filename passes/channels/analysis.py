@@ -20,7 +20,7 @@ from .carriers import Plan, PositionalMaps, plan_absorption
 from .compaction import Compaction
 from .rules import OperatorRule
 from .trace import GraphTrace
-from .transfer import LIVE, POSITIONAL
+from .transfer import LIVE, POSITIONAL, Apply
 
 NEEDED = "needed: an output depends on it"
 REQUIRED = "a product of computed tensors needs it"
@@ -57,13 +57,31 @@ class ChannelAnalysis:
 def analyse_channels(graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None) -> ChannelAnalysis:
     """Analyse a captured graph; constants are compared through the sparsity patterns on its get_attr nodes."""
     trace = GraphTrace(graph_module, rules)
-    for value in reversed(trace.flow.values):
-        value.transfer.backward(value)
     group = connected_components(trace.flow.size, trace.flow.couplings)
     closure = _Closure(trace, group)
-    closure.keep_needed()
-    plans = closure.close(_measured_maps(graph_module, trace, closure.kept))
+    settled = False
+    while not settled:
+        for value in reversed(trace.flow.values):
+            value.transfer.backward(value)
+        closure.keep_needed()
+        plans = closure.close(_measured_maps(graph_module, trace, closure.kept))
+        settled = not _demand_partial_functions(trace, closure.kept)
     return ChannelAnalysis(trace, group, closure.kept, plans, closure.reasons)
+
+
+def _demand_partial_functions(trace: GraphTrace, kept: Mask) -> bool:
+    """Demand kept but unneeded results of log, division and the like; tells whether there were any.
+
+    An unneeded channel may lose its inputs and hold any finite number. A logarithm of it may not be finite, and
+    then no zero weight annihilates it: so where such a function stays, it keeps seeing what it always saw.
+    """
+    found = False
+    for value in trace.flow.values:
+        if isinstance(value.transfer, Apply) and not value.transfer.total:
+            exposed = Compaction(kept).mask(value) & ~value.demand & (value.state == LIVE)
+            value.demand |= exposed
+            found |= bool(exposed.any())
+    return found
 
 
 class _Closure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .arrays import Mask
-from .axes import Size, factors
+from .axes import Axis, Size, factors, is_static
 from .transfer import Value
 
 
@@ -45,17 +46,24 @@ class Compaction:
         return sizes
 
     def cut(self, tensor: Tensor, value: Value) -> Tensor:
-        """A constant tensor without the removed elements."""
+        """A tensor without the removed elements; dynamic sizes are read off it."""
         if not self.changed(value):
             return tensor
-        sizes = [f.size for f in factors(value.axes)]
+        sizes = [size for axis, total in zip(value.axes, tensor.shape, strict=True) for size in _sizes(axis, total)]
         tracked = [f.tracked for f in factors(value.axes)]
         order = [i for i, t in enumerate(tracked) if t] + [i for i, t in enumerate(tracked) if not t]
         moved = tensor.reshape(sizes).permute(order)
         rows = moved.reshape(value.size, -1)[torch.from_numpy(np.flatnonzero(self.mask(value)))]
         rest = [sizes[i] for i in order[len(value.shape) :]]
         restored = rows.reshape([*self.shape(value), *rest]).permute([order.index(i) for i in range(len(order))])
-        return restored.reshape([int(size) for size in self.axis_sizes(value)]).contiguous()
+        counts = iter(restored.shape)
+        return restored.reshape([math.prod(next(counts) for _ in axis) for axis in value.axes]).contiguous()
+
+
+def _sizes(axis: Axis, total: int) -> list[int]:
+    """Sizes of an axis's factors in a tensor where the axis has `total` entries; at most one is dynamic."""
+    known = math.prod(f.size for f in axis if is_static(f.size))
+    return [f.size if is_static(f.size) else total // known for f in axis]
 
 
 def rectangle(mask: NDArray[np.bool_]) -> tuple[int, ...]:

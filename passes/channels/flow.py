@@ -16,7 +16,21 @@ from .arrays import Constants, Indices
 from .axes import Axes, Axis, Factor, Size, refine, split_axis, tracked_shape, untracked
 from .constraints import Constraint, Product, Rectangle, SameRows
 from .kernel import Kernel
-from .transfer import CONSTANT, LIVE, POSITIONAL, Apply, Contract, Effect, Merge, Mix, Select, Source, Transfer, Value
+from .transfer import (
+    CONSTANT,
+    LIVE,
+    POSITIONAL,
+    Apply,
+    Contract,
+    Effect,
+    Gather,
+    Merge,
+    Mix,
+    Select,
+    Source,
+    Transfer,
+    Value,
+)
 
 
 @dataclass(frozen=True)
@@ -132,6 +146,7 @@ class ChannelFlow:
         annihilators: tuple[int, ...] = (),
         effect: Effect = Effect.NONE,
         unknown: int = POSITIONAL,
+        total: bool = True,
     ) -> Value:
         """A function of broadcast operands; coupled where they have an index in common."""
         axes, aligned, dimensions = self._align(operands, shape)
@@ -139,9 +154,18 @@ class ChannelFlow:
         broadcast = tuple(
             tuple(size if d in present else 1 for d, size in enumerate(out_shape)) for present in dimensions
         )
-        value = self.add(axes, Apply(tuple(aligned), broadcast, out_shape, function, annihilators, effect, unknown))
+        value = self.add(
+            axes, Apply(tuple(aligned), broadcast, out_shape, function, annihilators, effect, unknown, total)
+        )
         for operand, present in zip(aligned, dimensions, strict=True):
             self._tie_broadcast(value, operand, present)
+        return value
+
+    def gather(self, operand: Value, index: Value) -> Value:
+        """The same channels at positions chosen by a computed index, whose own channels stay together."""
+        whole = self.collapse(index, [False] * len(index.shape))
+        value = self.add(operand.axes, Gather(operand, whole))
+        self.couple(value.elements, operand.elements)
         return value
 
     def contract(self, operand: Value, axes: Axes, kernel: Kernel) -> Value:

@@ -112,7 +112,11 @@ class GraphTrace:
         if rule is None:
             self.unknown.setdefault(operator_name(node), []).append(node.name)
             return call.opaque(f"no rule for operator {operator_name(node)}")
-        return rule.channels(call)
+        result = rule.channels(call)
+        if overlooked := call.overlooked():
+            self.contractions = [c for c in self.contractions if c.node is not node]
+            return call.opaque(f"the rule for {operator_name(node)} does not cover operand {overlooked[0].name}")
+        return result
 
     def _input(self, node: Node) -> Result:
         meta = tensor_meta(node)

@@ -133,7 +133,6 @@ class Effect(Enum):
 
     NONE = auto()
     BORDER = auto()  # zeros are seen outside the tensor: a uniform constant other than zero becomes positional
-    GATHER = auto()  # positions are chosen by the input: what is positional becomes live
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,7 @@ class Apply:
     annihilators: tuple[int, ...] = ()
     effect: Effect = Effect.NONE
     unknown: int = POSITIONAL
+    total: bool = True  # finite for every finite operand
 
     def forward(self) -> tuple[States, Constants]:
         state = np.full(self.shape, CONSTANT, dtype=np.uint8)
@@ -166,8 +166,6 @@ class Apply:
         state[zero], constant[zero] = CONSTANT, 0.0
         if self.effect is Effect.BORDER:
             state[(state == CONSTANT) & (constant != 0.0)] = POSITIONAL
-        elif self.effect is Effect.GATHER:
-            state[state == POSITIONAL] = LIVE
         return state, constant
 
     def backward(self, value: Value) -> None:
@@ -182,6 +180,23 @@ class Apply:
         for k in set(self.annihilators).intersection(candidates):
             zero = zero | self.operands[k].is_zero().reshape(self.broadcast[k])
         return zero
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Positions of the operand chosen by a computed index: only a uniform constant stays what it is."""
+
+    operand: Value
+    index: Value
+
+    def forward(self) -> tuple[States, Constants]:
+        state = np.where(self.operand.state == CONSTANT, np.uint8(CONSTANT), np.uint8(LIVE))
+        return state, self.operand.constant
+
+    def backward(self, value: Value) -> None:
+        self.operand.demand |= value.demand
+        if (value.demand & (value.state != CONSTANT)).any():
+            self.index.demand[...] = True
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class Attention:
     query: Value
     key: Value
     value: Value
+    mask: Value | None  # (heads, 1) or (1, 1)
     rows_sum_to_one: bool
 
     def forward(self) -> tuple[States, Constants]:
@@ -91,6 +92,10 @@ class Attention:
         for operand in (self.query, self.key):
             operand.demand |= needed
             operand.required |= needed
+        if self.mask is not None:
+            per_mask = wanted if self.mask.shape == wanted.shape else wanted.any(keepdims=True)
+            self.mask.demand |= per_mask
+            self.mask.required |= per_mask
 
 
 def _tracked_sizes(axis: Axis) -> tuple[int, ...]:
@@ -113,18 +118,23 @@ def attention(call: Call) -> Result:
     if call["dropout_p"] or len(call.shape) < 3:
         return call.opaque("attention with dropout, or without a head axis")
     flow, (q, k, v) = call.flow, [call.value(name) for name in ("query", "key", "value")]
+    mask = call.value("attn_mask") if call["attn_mask"] is not None else None
+    per_head = mask is not None and len(mask.axes) > 2 and mask.axes[-3] != ()
     grouped = call.arguments.get("enable_gqa") and call.shape_of("query")[-3] != call.shape_of("key")[-3]
+    if grouped and per_head:
+        return call.opaque("grouped-query attention with a mask per head")
     if grouped:
         q = _join_grouped_queries(call, q, k)
-    heads = _tracked_sizes(k.axes[-3])
-    rows = [-3] if _tracked_sizes(q.axes[-3]) == _tracked_sizes(v.axes[-3]) == heads else []
+    headed = [q, k, v, mask] if mask is not None and per_head else [q, k, v]
+    rows = [-3] if len({_tracked_sizes(x.axes[-3]) for x in headed}) == 1 else []
     same_width = _tracked_sizes(q.axes[-1]) == _tracked_sizes(k.axes[-1])
     qm, km = (_as_matrix(call, x, rows, -1 if same_width else None) for x in (q, k))
     vm = _as_matrix(call, v, rows, -1)
-    matrix = flow.add(vm.axes, Attention(qm, km, vm, _no_row_is_empty(call)))
+    mm = _as_matrix(call, mask, rows if per_head else [], None) if mask is not None else None
+    matrix = flow.add(vm.axes, Attention(qm, km, vm, mm, _no_row_is_empty(call)))
     flow.couple(matrix.elements, vm.elements)
     flow.couple(qm.elements, km.elements)
-    flow.require_same_rows(qm.elements, km.elements, vm.elements)
+    flow.require_same_rows(*(x.elements for x in (qm, km, vm)), *([mm.elements] if mm is not None and per_head else []))
     head_axis = v.axes[-3] if rows else untracked(call.shape[-3:-2])[0]
     if grouped and rows:
         head_axis = (*head_axis, Factor(call.shape_of("query")[-3] // call.shape_of("key")[-3]))

@@ -8,7 +8,7 @@ kept channels are known.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,6 +64,7 @@ class Call:
     node: Node
     arguments: dict[str, Any]
     trace: Trace
+    addressed: set[Node] = field(default_factory=set)  # operands that the rule has looked at
 
     @staticmethod
     def of(node: Node, trace: Trace) -> Call:
@@ -101,6 +102,7 @@ class Call:
         return self.value_of(self.arguments[name])
 
     def value_of(self, node: Node) -> Value:
+        self.addressed.add(node)
         value = self.trace.lookup(node)
         if not isinstance(value, Value):
             raise TypeError(f"{self.node.name}: operand {node} is no single tensor")
@@ -109,7 +111,23 @@ class Call:
     def tensor(self, name: str) -> Tensor | None:
         """The tensor of a constant argument, None where it is absent or computed."""
         node = self.arguments[name]
-        return constant_of(node) if is_constant(node) else None
+        if not is_constant(node):
+            return None
+        self.addressed.add(node)
+        return constant_of(node)
+
+    def constant_value(self, name: str, tracked_axes: Sequence[int]) -> Value:
+        """The value of a constant argument, tracking only some of its axes."""
+        self.addressed.add(self.arguments[name])
+        return self.trace.constant(self.arguments[name], tracked_axes)
+
+    def only_shape(self, name: str) -> None:
+        """State that a tensor argument matters by its shape or type alone."""
+        self.addressed.add(self.arguments[name])
+
+    def overlooked(self) -> list[Node]:
+        """Tensor operands that the rule has not looked at."""
+        return [n for n in self.operands() if n not in self.addressed]
 
     def pattern(self, name: str) -> Tensor | None:
         pattern: Tensor | None = self.arguments[name].meta.get(PATTERN)
@@ -125,6 +143,7 @@ class Call:
 
     def opaque(self, reason: str, *, live: bool = True) -> Result:
         """Keep all channels of every operand and of every output."""
+        self.addressed.update(self.operands())
         operands = [v for n in self.operands() for v in flatten(self.trace.lookup(n))]
         outputs = [self.flow.opaque(shape, operands, reason, live=live) for shape in self.shapes]
         return outputs[0] if isinstance(self.node.meta["val"], Tensor) else tuple(outputs)

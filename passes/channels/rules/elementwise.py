@@ -17,6 +17,18 @@ from .call import Call, OperatorRule, Result, evaluate
 _ANNIHILATORS = {"aten::mul": (0, 1), "aten::div": (0,), "aten::logical_and": (0, 1), "aten::bitwise_and": (0, 1)}
 
 
+# Functions that are finite for all finite operands; what is not listed may leave its domain or overflow.
+_TOTAL = frozenset(
+    f"aten::{name}"
+    for name in """
+        abs add addcmul atan bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min cos elu eq erf floor
+        ge gelu gt hardshrink hardsigmoid hardswish hardtanh le leaky_relu lerp log_sigmoid logical_and logical_not
+        logical_or lt masked_fill max maximum min minimum mish mul ne neg relu relu6 round rsub selu sigmoid sign silu
+        sin softplus softshrink sub tanh threshold trunc where _to_copy to _prelu_kernel
+    """.split()
+)
+
+
 def is_pointwise(target: object) -> bool:
     """Whether torch itself tags the operator as element-wise and deterministic."""
     tags = getattr(target, "tags", ())
@@ -35,13 +47,15 @@ def pointwise(call: Call) -> Result:
         evaluate(call, nodes),
         annihilators=annihilators,
         unknown=LIVE,
+        total=call.operator in _TOTAL or (call.operator == "aten::div" and len(nodes) == 1),
     )
 
 
 def identity(call: Call) -> Result:
-    """The first operand's values unchanged."""
-    value = call.flow.elementwise([call.value_of(call.operands()[0])], call.shape, _first)
-    value.sums_to_one = call.value_of(call.operands()[0]).sums_to_one
+    """The first operand's values unchanged; a second one only lends its shape or type."""
+    operand = [call.value_of(n) for n in call.operands()][0]
+    value = call.flow.elementwise([operand], call.shape, _first)
+    value.sums_to_one = operand.sums_to_one
     return value
 
 
@@ -125,8 +139,7 @@ def _product(constants: Sequence[Constants]) -> Constants:
 
 
 _IDENTITIES = (
-    "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "expand_as", "view_as",
-    "type_as", "_conj", "resolve_conj", "resolve_neg",
+    "alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "resolve_conj", "resolve_neg",
 )  # fmt: skip
 _UNTAGGED_POINTWISE = (
     "_to_copy", "to", "hardswish", "masked_fill", "floor_divide", "log_sigmoid", "rsub", "relu6", "selu", "where",

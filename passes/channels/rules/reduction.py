@@ -120,6 +120,9 @@ def group_norm(call: Call) -> Result:
 
 def _norm(call: Call, operand: Value, mixed: list[int]) -> Value:
     name = call.operator.removeprefix("aten::").removeprefix("native_")
+    for affine in ("weight", "bias"):
+        if call.arguments.get(affine) is not None:
+            call.tensor(affine)  # a constant belongs to mixed axes, which stay whole
     if mixed:
         return call.flow.mix(operand, mixed, operand.axes, f"{name} over channels")
     return call.flow.elementwise([operand], call.shape, None)

@@ -12,7 +12,7 @@ from torch.fx import Node
 from ...graph import constant_of, is_constant, rebind, set_constant
 from ..axes import untracked
 from ..compaction import rank
-from ..transfer import Effect, Value
+from ..transfer import Value
 from .call import Call, OperatorRule, Result, Rewrite
 from .indexing import (
     axis_length,
@@ -143,6 +143,7 @@ def index(call: Call) -> Result:
     if is_tracked(operand, dim):
         if not is_constant(node) or rank_ != 1 or not is_static_axis(operand, dim):
             return call.opaque("indexing of channels by a computed index")
+        call.addressed.add(node)
         indices = constant_of(node).numpy() % axis_length(operand, dim)
         return take_along(call, operand, dim, indices, tracked_axis(indices.size))
     return _gather_positions(call, operand, dim, node, rank_)
@@ -151,9 +152,8 @@ def index(call: Call) -> Result:
 def _gather_positions(call: Call, operand: Value, dim: int, node: Node, rank_: int) -> Value:
     axes = operand.axes[:dim] + untracked(call.shape[dim : dim + rank_]) + operand.axes[dim + 1 :]
     moved = call.flow.reinterpret(operand, axes)
-    if is_constant(node):
-        return moved
-    return call.flow.elementwise([moved], call.shape, lambda c: c[0], effect=Effect.GATHER)
+    index_value = call.value_of(node)
+    return moved if is_constant(node) else call.flow.gather(moved, index_value)
 
 
 def rewrite_index(rewrite: Rewrite) -> None:
@@ -173,10 +173,10 @@ def embedding(call: Call) -> Result:
     """Rows of a table: the table's columns are the channels, its rows are chosen by the input."""
     if not is_constant(call["weight"]):
         return call.opaque("an embedding whose table is computed in the graph")
-    table = call.trace.constant(call["weight"], [1])
+    table = call.constant_value("weight", [1])
     rows = untracked(call.shape[:-1])
     moved = call.flow.reinterpret(table, (*rows, table.axes[1]))
-    return call.flow.elementwise([moved], call.shape, lambda c: c[0], effect=Effect.GATHER)
+    return call.flow.gather(moved, call.value("indices"))
 
 
 RULES: dict[str, OperatorRule] = {

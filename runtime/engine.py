@@ -1,0 +1,86 @@
+"""What an engine is: something that runs one model on one target, called like the model it was made from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..passes.errors import TargetError
+from ..passes.signature import Signature, TensorSpec
+
+Array = NDArray[Any]
+
+
+class Session(Protocol):
+    """A backend that runs flat arrays."""
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """Outputs for inputs, both in the signature's order."""
+
+    def settings(self) -> dict[str, Any]:
+        """What the session runs with: threads, providers, optimisation level."""
+
+
+class Engine:
+    """Runs a compiled model: torch tensors in, torch tensors out; NumPy arrays in, NumPy arrays out.
+
+    Arguments are those of the model's forward; names, shapes and dtypes are checked before anything runs.
+    """
+
+    def __init__(self, session: Session, signature: Signature, target: str) -> None:
+        self.session = session
+        self.signature = signature
+        self.target = target
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model. Raises TargetError, naming the argument, where an input does not fit."""
+        tensors = self.signature.flatten(args, kwargs, TargetError)
+        outputs: list[Any] = list(self.session.run(self.check(tensors)))
+        if any(_is_torch(tensor) for tensor in tensors):
+            outputs = [sys.modules["torch"].from_numpy(output) for output in outputs]
+        return self.signature.result.build(outputs)
+
+    def check(self, tensors: Sequence[Any]) -> list[Array]:
+        """Inputs as contiguous NumPy arrays of the right types and shapes."""
+        sizes: dict[str, tuple[int, str]] = {}
+        return [_checked(spec, tensor, sizes) for spec, tensor in zip(self.signature.inputs, tensors, strict=True)]
+
+    def __repr__(self) -> str:
+        inputs, outputs = (", ".join(map(str, specs)) for specs in (self.signature.inputs, self.signature.outputs))
+        return f"Engine({self.target}: ({inputs}) -> ({outputs}))"
+
+
+def _is_torch(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _checked(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> Array:
+    if _is_torch(value):
+        value = value.detach().cpu().contiguous().numpy()
+    if not isinstance(value, np.ndarray):
+        raise TargetError(f"input {spec.name} must be a NumPy array or a torch tensor, found {type(value).__name__}")
+    if value.dtype.name != spec.dtype:
+        raise TargetError(
+            f"input {spec.name} must have dtype {spec.dtype}, found {value.dtype.name}; convert it before the call"
+        )
+    if value.ndim != len(spec.shape):
+        raise TargetError(f"input {spec.name} must have shape {_text(spec)}, found {list(value.shape)}")
+    for axis, (wanted, found) in enumerate(zip(spec.shape, value.shape, strict=True)):
+        if isinstance(wanted, int) and wanted != found:
+            raise TargetError(f"input {spec.name} must have shape {_text(spec)}, found {list(value.shape)}")
+        if isinstance(wanted, str):
+            known, where = sizes.setdefault(wanted, (found, f"{spec.name} axis {axis}"))
+            if known != found:
+                raise TargetError(
+                    f"size {wanted} is {known} at {where} but {found} at {spec.name} axis {axis}; both must agree"
+                )
+    return np.ascontiguousarray(value)
+
+
+def _text(spec: TensorSpec) -> str:
+    return f"[{', '.join(map(str, spec.shape))}]"

@@ -1,0 +1,66 @@
+"""An ONNX Runtime session on the CPU with every option written down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...passes.errors import TargetError
+from ..engine import Array, Engine
+from ...passes.signature import Signature
+
+TARGET = "onnxruntime:cpu"
+
+
+def available_threads() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnnxRuntimeSession:
+    """Runs an ONNX file; `threads` is the number of threads inside an operator, by default all available.
+
+    All graph optimisations are on; operators run one after the other.
+    """
+
+    def __init__(self, model: Path, threads: int | None = None) -> None:
+        onnxruntime = _import_onnxruntime()
+        self.threads = available_threads() if threads is None else threads
+        if self.threads < 1:
+            raise TargetError(f"threads must be at least 1, found {threads}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        try:
+            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise TargetError(f"ONNX Runtime {onnxruntime.__version__} cannot load {model.name}: {error}") from error
+        self._inputs = [value.name for value in self._session.get_inputs()]
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        return list(self._session.run(None, dict(zip(self._inputs, inputs, strict=True))))
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "threads": self.threads,
+            "inter_op_threads": 1,
+            "graph_optimization": "all",
+            "providers": self._session.get_providers(),
+        }
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise TargetError(f"target {TARGET} needs onnxruntime: pip install onnxruntime ({error})") from error
+    return onnxruntime
+
+
+def onnxruntime_engine(model: Path, signature: Signature, threads: int | None = None) -> Engine:
+    """The engine of an ONNX file on the CPU."""
+    return Engine(OnnxRuntimeSession(model, threads), signature, TARGET)
