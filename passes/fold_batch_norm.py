@@ -16,7 +16,17 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .base import GraphPass
-from .graph import add_constant, bind, constant_of, is_constant, operator_name, rebind, set_constant, tensor_meta
+from .graph import (
+    STANDS_FOR,
+    add_constant,
+    bind,
+    constant_of,
+    is_constant,
+    operator_name,
+    rebind,
+    set_constant,
+    tensor_meta,
+)
 
 _BATCH_NORMS = ("aten::_native_batch_norm_legit_no_training", "aten::batch_norm")
 _ROWS = {"aten::linear": 1, **{f"aten::conv{n}d": n + 1 for n in (1, 2, 3)}}  # axes behind the channel axis
@@ -157,3 +167,4 @@ def _bypass(node: Node, layer: Node) -> None:
     )
     for output in outputs:
         output.replace_all_uses_with(layer)
+        layer.meta[STANDS_FOR] = output.name

@@ -14,7 +14,16 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from .base import GraphPass
-from .graph import add_constant, constant_of, is_constant, mutated_constants, node_operands, operator_name, tensor_meta
+from .graph import (
+    ORIGIN,
+    add_constant,
+    constant_of,
+    is_constant,
+    mutated_constants,
+    node_operands,
+    operator_name,
+    tensor_meta,
+)
 
 _TYPE_ONLY = {
     f"aten::{name}"
@@ -70,5 +79,17 @@ def _fold(graph_module: GraphModule, node: Node) -> None:
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value)
     with torch.no_grad():
         result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
-    constant = add_constant(graph_module, node, f"folded_{node.name}", result.clone().contiguous())
+    constant = add_constant(graph_module, node, _name(node), result.clone().contiguous())
     node.replace_all_uses_with(constant)
+
+
+def _name(node: Node) -> str:
+    """The name of the largest parameter in the expression; a reparametrised weight is called as the layer knows it."""
+    named = [n for n in node.all_input_nodes if ORIGIN in n.meta]
+    if not named:
+        return f"folded_{node.name}"
+    name = str(max(named, key=lambda n: constant_of(n).numel()).meta[ORIGIN])
+    module, _, attribute = name.partition(".parametrizations.")
+    if attribute:
+        return f"{module}.{attribute.split('.')[0]}"
+    return name.removesuffix("_orig")

@@ -16,6 +16,7 @@ from .errors import PassError
 ORIGIN = "sparsefx_origin"  # on get_attr: the parameter's name in the user's model
 PATTERN = "sparsefx_pattern"  # on get_attr: bool tensor, which weights are in the sparsity pattern
 INDICES = "sparsefx_indices"  # on a contraction: ChannelIndices, what its channels were called originally
+STANDS_FOR = "sparsefx_stands_for"  # on a layer: the node whose result it computes now that that one is folded in
 SIZE_NAMES = "sparsefx_size_names"  # in graph_module.meta: what dynamic sizes are called, by symbol
 
 

@@ -30,10 +30,10 @@ class Float64Interpreter(Interpreter):
         args, kwargs = (torch.utils._pytree.tree_map(_widen_dtype, a) for a in (args, dict(kwargs)))
         return super().call_function(target, args, kwargs)
 
-    def run_flat(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
-        """Outputs for flat inputs, both in the order of the graph's signature."""
+    def run_flat(self, inputs: Sequence[Any]) -> list[Any]:
+        """The graph's flat outputs (tensors and literals) for its flat inputs."""
         with torch.no_grad():
-            return tuple(torch.utils._pytree.tree_leaves(self.run(*inputs, enable_io_processing=False)))
+            return list(self.run(*inputs, enable_io_processing=False))
 
 
 def _widen(value: Any) -> Any:
@@ -44,6 +44,13 @@ def _widen(value: Any) -> Any:
 
 def _widen_dtype(value: Any) -> Any:
     return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value
+
+
+def flat_inputs(graph_module: GraphModule, tensors: Sequence[Tensor]) -> list[Any]:
+    """Arguments of all placeholders, given the tensors among them; literals are those of the capture."""
+    remaining = iter(_widen(t) for t in tensors)
+    metas = [n.meta.get("val") for n in graph_module.graph.nodes if n.op == "placeholder"]
+    return [next(remaining) if isinstance(meta, Tensor) else meta for meta in metas]
 
 
 def example_inputs(graph_module: GraphModule, dynamic_size: int, generator: torch.Generator) -> list[Any]:

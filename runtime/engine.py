@@ -39,10 +39,14 @@ class Engine:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises TargetError, naming the argument, where an input does not fit."""
         tensors = self.signature.flatten(args, kwargs, TargetError)
-        outputs: list[Any] = list(self.session.run(self.check(tensors)))
+        outputs: list[Any] = list(self.run_flat(tensors))
         if any(_is_torch(tensor) for tensor in tensors):
             outputs = [sys.modules["torch"].from_numpy(output) for output in outputs]
         return self.signature.result.build(outputs)
+
+    def run_flat(self, tensors: Sequence[Any]) -> list[Array]:
+        """Output arrays for input tensors, both in the signature's order."""
+        return self.session.run(self.check(tensors))
 
     def check(self, tensors: Sequence[Any]) -> list[Array]:
         """Inputs as contiguous NumPy arrays of the right types and shapes."""

@@ -16,6 +16,10 @@ if os.path.islink(os.path.join(os.path.dirname(__file__), "compiler")):
     __path__.insert(0, _root)  # a checkout: tracebacks and breakpoints then name the real files
 
 _PUBLIC = {
+    "compile": "sparsefx.compiler.compile",
+    "load": "sparsefx.compiler.bundle",
+    "CompiledModel": "sparsefx.compiler.compiled",
+    "MaskSet": "sparsefx.training.masks",
     "SparsefxError": "sparsefx.passes.errors",
     "CaptureError": "sparsefx.passes.errors",
     "MaskError": "sparsefx.passes.errors",

@@ -60,6 +60,13 @@ class Compaction:
         return restored.reshape([math.prod(next(counts) for _ in axis) for axis in value.axes]).contiguous()
 
 
+def spread(numbers: Tensor, value: Value, shape: tuple[int, ...]) -> Tensor:
+    """One number per element of a value, repeated over the untracked indices of a tensor of `shape`."""
+    sizes = [size for axis, total in zip(value.axes, shape, strict=True) for size in _sizes(axis, total)]
+    own = [size if f.tracked else 1 for f, size in zip(factors(value.axes), sizes, strict=True)]
+    return numbers.reshape(own).expand(sizes).reshape(shape)
+
+
 def _sizes(axis: Axis, total: int) -> list[int]:
     """Sizes of an axis's factors in a tensor where the axis has `total` entries; at most one is dynamic."""
     known = math.prod(f.size for f in axis if is_static(f.size))

@@ -32,7 +32,7 @@ def lower_to_onnx(graph_module: GraphModule, signature: Signature, folder: Path)
     """
     import onnx
 
-    program = _flat_program(graph_module)
+    program = flat_program(graph_module)
     try:
         with _silence():
             exported = torch.onnx.export(
@@ -52,7 +52,7 @@ def lower_to_onnx(graph_module: GraphModule, signature: Signature, folder: Path)
     return path
 
 
-def _flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
+def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
     """The graph exported anew with flat tensors in and out, keeping its dynamic sizes."""
     flat = _flatten_signature(graph_module)
     placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]

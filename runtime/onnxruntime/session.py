@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...passes.errors import TargetError
-from ..engine import Array, Engine
 from ...passes.signature import Signature
+from ..engine import Array, Engine
 
 TARGET = "onnxruntime:cpu"
 

@@ -18,15 +18,14 @@ _ANNIHILATORS = {"aten::mul": (0, 1), "aten::div": (0,), "aten::logical_and": (0
 
 
 # Functions that are finite for all finite operands; what is not listed may leave its domain or overflow.
-_TOTAL = frozenset(
-    f"aten::{name}"
-    for name in """
-        abs add addcmul atan bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min cos elu eq erf floor
-        ge gelu gt hardshrink hardsigmoid hardswish hardtanh le leaky_relu lerp log_sigmoid logical_and logical_not
-        logical_or lt masked_fill max maximum min minimum mish mul ne neg relu relu6 round rsub selu sigmoid sign silu
-        sin softplus softshrink sub tanh threshold trunc where _to_copy to _prelu_kernel
-    """.split()
-)
+_TOTAL = (
+    "abs", "add", "addcmul", "atan", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "celu", "clamp",
+    "clamp_max", "clamp_min", "cos", "elu", "eq", "erf", "floor", "ge", "gelu", "gt", "hardshrink", "hardsigmoid",
+    "hardswish", "hardtanh", "le", "leaky_relu", "lerp", "log_sigmoid", "logical_and", "logical_not", "logical_or",
+    "lt", "masked_fill", "max", "maximum", "min", "minimum", "mish", "mul", "ne", "neg", "relu", "relu6", "round",
+    "rsub", "selu", "sigmoid", "sign", "silu", "sin", "softplus", "softshrink", "sub", "tanh", "threshold", "trunc",
+    "where", "_to_copy", "to", "_prelu_kernel",
+)  # fmt: skip
 
 
 def is_pointwise(target: object) -> bool:
@@ -47,13 +46,13 @@ def pointwise(call: Call) -> Result:
         evaluate(call, nodes),
         annihilators=annihilators,
         unknown=LIVE,
-        total=call.operator in _TOTAL or (call.operator == "aten::div" and len(nodes) == 1),
+        total=call.operator.removeprefix("aten::") in _TOTAL or (call.operator == "aten::div" and len(nodes) == 1),
     )
 
 
 def identity(call: Call) -> Result:
     """The first operand's values unchanged; a second one only lends its shape or type."""
-    operand = [call.value_of(n) for n in call.operands()][0]
+    operand = call.value_of(call.operands()[0])
     value = call.flow.elementwise([operand], call.shape, _first)
     value.sums_to_one = operand.sums_to_one
     return value

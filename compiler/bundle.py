@@ -1,0 +1,188 @@
+"""Bundles: a folder with an engine, its manifest, its report and the checksums of every file.
+
+    model.onnx        the engine (with model.onnx.data beside it where the weights are large)
+    report.json       what the compilation found out
+    manifest.json     format, versions, target, signature, and size and SHA-256 of every other file
+
+Nothing in a bundle is unpickled, and no code comes from it. Loading needs NumPy and ONNX Runtime, not torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..passes.errors import BundleError
+from ..passes.signature import Signature
+from ..runtime.engine import Engine
+from ..runtime.onnxruntime.session import TARGET, onnxruntime_engine
+
+FORMAT, SCHEMA = "sparsefx-bundle", 1
+MANIFEST, REPORT, MODEL = "manifest.json", "report.json", "model.onnx"
+_LIBRARIES = ("sparsefx", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """What an engine was built for."""
+
+    target: str
+    precision: str
+    threads: int | None
+
+
+def save_bundle(
+    path: Path, engine_files: Path, signature: Signature, settings: BuildSettings, report: dict[str, Any]
+) -> None:
+    """Write a bundle with every file of the folder `engine_files`; `path` changes only once all is written."""
+    with _replacing(path) as folder:
+        for file in sorted(engine_files.iterdir()):
+            shutil.copyfile(file, folder / file.name)
+        (folder / REPORT).write_text(json.dumps(report, indent=1))
+        manifest = {
+            "format": FORMAT,
+            "schema": SCHEMA,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings": asdict(settings),
+            "versions": {"python": platform.python_version(), **_versions()},
+            "signature": signature.to_json(),
+            "files": {file.name: _fingerprint(file) for file in sorted(folder.iterdir())},
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def load(path: str | os.PathLike[str], threads: int | None = None) -> Engine:
+    """The engine of a bundle. `threads` inside an operator: those it was built with, else all that are available.
+
+    Raises BundleError where the bundle is damaged, foreign or newer than this version, TargetError where its
+    backend is not installed.
+    """
+    folder = Path(path)
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    settings = BuildSettings(**manifest["settings"])
+    if settings.target != TARGET:
+        raise BundleError(f"{folder}: built for target {settings.target}; this version loads {TARGET}")
+    signature = Signature.from_json(manifest["signature"])
+    return onnxruntime_engine(folder / MODEL, signature, settings.threads if threads is None else threads)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle of this or an older schema. Raises BundleError."""
+    if not folder.is_dir():
+        found = "a file" if folder.exists() else "nothing"
+        raise BundleError(f"{folder} is no bundle: expected a folder that CompiledModel.save wrote, found {found}")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}") from error
+    except (ValueError, OSError) as error:
+        raise BundleError(f"{folder}: {MANIFEST} cannot be read ({error}); save the bundle again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BundleError(f"{folder}: {MANIFEST} is not that of a {FORMAT}; this folder was written by something else")
+    if not isinstance(manifest.get("schema"), int) or manifest["schema"] > SCHEMA:
+        writer = manifest.get("versions", {}).get("sparsefx", "a newer version")
+        raise BundleError(
+            f"{folder}: bundle schema {manifest.get('schema')}, written by sparsefx {writer}; "
+            f"this version reads up to schema {SCHEMA}: upgrade sparsefx"
+        )
+    missing = {"settings", "signature", "files", "versions"} - manifest.keys()
+    if missing or MODEL not in manifest["files"]:
+        raise BundleError(f"{folder}: {MANIFEST} lacks {sorted(missing) or MODEL}; save the bundle again")
+    return manifest
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The report of a bundle as plain data, its checksum verified."""
+    verify_files(folder, read_manifest(folder))
+    report: dict[str, Any] = json.loads((folder / REPORT).read_text())
+    return report
+
+
+def verify_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Raise BundleError unless every file is there, inside the folder, with the size and checksum it was saved with."""
+    for name, wanted in manifest["files"].items():
+        file = folder / name
+        if Path(name).name != name or file.is_symlink():
+            raise BundleError(f"{folder}: {name!r} is not a plain file of the bundle; it is not to be trusted")
+        if not file.is_file():
+            raise BundleError(f"{folder}: {name} is missing; copy the whole folder or save the bundle again")
+        found = _fingerprint(file)
+        if found != wanted:
+            what = f"{found['bytes']} bytes" if found["bytes"] != wanted.get("bytes") else "another checksum"
+            raise BundleError(
+                f"{folder}: {name} is damaged: {what} where {wanted.get('bytes')} bytes with SHA-256 "
+                f"{str(wanted.get('sha256'))[:12]}... were saved; copy it again or save the bundle again"
+            )
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(2**22):
+            digest.update(block)
+    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            versions[library] = "not installed"
+    return versions
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place at the end; on an error nothing is left behind."""
+    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise BundleError(f"{path} exists and is no bundle; choose another path or remove it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise BundleError(f"cannot write {path}: {error}") from error
+    try:
+        yield folder
+        _sync(folder)
+        folder.chmod(0o755)
+        _swap(folder, path)
+    except OSError as error:
+        raise BundleError(f"cannot write {path}: {error}; nothing was changed") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(folder: Path, path: Path) -> None:
+    """Move `folder` to `path`; an older bundle there steps aside first and is then deleted."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
+    path.rename(old / "bundle")
+    try:
+        folder.rename(path)
+    except OSError:
+        (old / "bundle").rename(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

@@ -1,0 +1,99 @@
+"""A report as text for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .report import LayerReport, Report
+
+_HEADER = ("layer", "operator", "weight before", "weight after", "MACs before", "MACs after", "useless but kept")
+
+
+def report_text(report: Report) -> str:
+    """A table of the layers that changed, totals, and what the reader should know."""
+    changed = [layer for layer in report.layers if layer.shape_before != layer.shape_after or layer.stays]
+    rows = [_row(layer) for layer in changed]
+    lines = [
+        f"{report.model}: {len(report.layers)} layers, {len(changed)} listed (changed, or with useless channels kept)"
+    ]
+    lines += _table([_HEADER, *rows]) if rows else []
+    lines += ["", *_totals(report)]
+    reasons = Counter[str]()
+    for layer in report.layers:
+        reasons.update(layer.stays)
+    if reasons:
+        lines += ["", "Channels that the masks made useless and that stay:"]
+        lines += [f"  {count:6d}  {reason}" for reason, count in reasons.most_common()]
+    for operator, nodes in report.unknown_operators.items():
+        lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
+    lines += [f"Note: {note}" for note in report.notes]
+    lines += _verification(report)
+    if report.seconds:
+        lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
+    return "\n".join(lines)
+
+
+def _row(layer: LayerReport) -> tuple[str, ...]:
+    return (
+        layer.name,
+        layer.operator,
+        _shape(layer.shape_before),
+        "gone" if layer.shape_after is None else _shape(layer.shape_after),
+        count_text(layer.macs_before),
+        count_text(layer.macs_after),
+        str(sum(layer.stays.values()) or ""),
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    left = {0, 1}
+    text = [
+        "  ".join(
+            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return [text[0], "-" * len(text[0]), *text[1:]]
+
+
+def _totals(report: Report) -> list[str]:
+    t = report.totals
+    return [
+        _change("parameters", t.parameters_before, t.parameters_after),
+        _change("multiply-accumulates per sample", t.macs_before, t.macs_after),
+        _change("output channels of layers", t.channels_before, t.channels_after),
+    ]
+
+
+def _change(what: str, before: int, after: int) -> str:
+    share = f" ({after / before:.1%})" if before else ""
+    return f"{what}: {count_text(before)} -> {count_text(after)}{share}"
+
+
+def _verification(report: Report) -> list[str]:
+    if report.verification is None:
+        return ["Not verified."]
+    samples = report.verification["samples"]
+    return [
+        f"Verified on {samples} random or given batches: output {check['name']}: "
+        f"largest error {check['max_error']:.1e}, mean {check['mean_error']:.1e} "
+        f"(bound {check['bound']:.1e}, the model's own rounding {check['eager']:.1e}; "
+        "unit: the output's standard deviation over inputs)"
+        for check in report.verification["outputs"]
+    ]
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def count_text(number: float) -> str:
+    """1234567 as 1.23 M."""
+    for unit in ("", " K", " M", " G"):
+        if abs(number) < 1000 or unit == " G":
+            return f"{number:.3g}{unit}" if unit else str(int(number))
+        number /= 1000
+    return str(number)
