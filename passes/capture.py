@@ -108,12 +108,11 @@ def batch_dimensions(model: nn.Module, args: Inputs, kwargs: Mapping[str, Any]) 
     def dimensions(leaf: Any) -> Any:
         return {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None
 
-    shapes = pytree.tree_map(dimensions, args), pytree.tree_map(dimensions, dict(kwargs))
-    return shapes[0] if not kwargs else {**dict(zip(_argument_names(model), shapes[0], strict=False)), **shapes[1]}
-
-
-def _argument_names(model: nn.Module) -> list[str]:
-    return list(inspect.signature(model.forward).parameters)
+    bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    for parameter in inspect.signature(model.forward).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:  # torch.export wants these beside the others
+            bound |= bound.pop(parameter.name, {})
+    return {name: pytree.tree_map(dimensions, value) for name, value in bound.items()}
 
 
 def _decompositions() -> dict[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
@@ -153,7 +154,7 @@ class ShapePropagation(Interpreter):
 
     def propagate(self) -> None:
         inputs = [n.meta["val"] for n in self.module.graph.nodes if n.op == "placeholder"]  # type: ignore[union-attr]
-        with self.mode, torch.no_grad():
+        with self.mode, enable_python_dispatcher(), torch.no_grad():  # as export does: sizes then stay symbolic
             super().run(*inputs, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:

@@ -133,8 +133,8 @@ class _Closure:
             growing = False
             for constraint in self.trace.flow.constraints:
                 growing |= self.keep(constraint.missing(self.kept), RECTANGLE)
-            for operand in self.trace.operands_in_use(self.kept):
-                growing |= self.keep(operand.elements.reshape(-1)[:1], NOT_EMPTY)
+            for elements in self.trace.missing_operands(self.kept):
+                growing |= self.keep(elements, NOT_EMPTY)
             grown |= growing
         return grown
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from ..graph import constant_of, is_constant, mutated_constants, operator_name, tensor_meta
-from .arrays import Mask
+from .arrays import Indices, Mask
 from .axes import Axes, Factor, size_of, untracked
 from .compaction import Compaction
 from .flow import ChannelFlow, Pin
@@ -69,17 +69,17 @@ class GraphTrace:
     def record(self, contraction: Contraction) -> None:
         self.contractions.append(contraction)
 
-    def operands_in_use(self, kept: Mask) -> list[Value]:
-        """Values of which nothing is kept although an operator that is kept reads them."""
+    def missing_operands(self, kept: Mask) -> list[Indices]:
+        """Elements to keep of values that a kept operator reads but that have none: one, of a constant all."""
         compaction = Compaction(kept)
-        empty = []
+        missing = []
         for node in self._values:
             if node.op != "call_function" or operator_name(node) == "aten::cat":
                 continue
             if any(compaction.any(v) for v in self.values(node)):
-                operands = [v for n in node.all_input_nodes for v in self.values(n)]
-                empty += [v for v in operands if not compaction.any(v)]
-        return empty
+                operands = [(n, v) for n in node.all_input_nodes for v in self.values(n) if not compaction.any(v)]
+                missing += [v.elements.reshape(-1)[: None if is_constant(n) else 1] for n, v in operands]
+        return missing
 
     def _constant_value(self, tensor: Tensor, tracked_axes: Sequence[int]) -> Value:
         axes: Axes = tuple(

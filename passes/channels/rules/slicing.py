@@ -152,8 +152,10 @@ def index(call: Call) -> Result:
 def _gather_positions(call: Call, operand: Value, dim: int, node: Node, rank_: int) -> Value:
     axes = operand.axes[:dim] + untracked(call.shape[dim : dim + rank_]) + operand.axes[dim + 1 :]
     moved = call.flow.reinterpret(operand, axes)
-    index_value = call.value_of(node)
-    return moved if is_constant(node) else call.flow.gather(moved, index_value)
+    if is_constant(node):
+        call.addressed.add(node)
+        return moved
+    return call.flow.gather(moved, call.value_of(node))
 
 
 def rewrite_index(rewrite: Rewrite) -> None:
