@@ -110,8 +110,11 @@ def batch_dimensions(model: nn.Module, args: Inputs, kwargs: Mapping[str, Any]) 
 
     bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
     for parameter in inspect.signature(model.forward).parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:  # torch.export wants these beside the others
-            bound |= bound.pop(parameter.name, {})
+        if parameter.kind is parameter.VAR_KEYWORD and parameter.name in bound:
+            raise CaptureError(
+                f"{type(model).__name__}.forward takes **{parameter.name}, which torch.export cannot give a dynamic batch; "
+                f"name {sorted(bound[parameter.name])} in forward's signature, or pass dynamic_batch=False"
+            )
     return {name: pytree.tree_map(dimensions, value) for name, value in bound.items()}
 
 
