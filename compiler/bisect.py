@@ -16,7 +16,8 @@ from ..passes.graph import ORIGIN, STANDS_FOR, is_constant
 from ..passes.reference import Float64Interpreter, flat_inputs
 from ..passes.remove_channels import RemoveChannels
 from .masked_model import MaskedModel, keep_graph, run_graph_float64
-from .pipeline import Step, run_pipeline
+from .pipeline import run_pipeline
+from .report import Step
 from .sampling import Sample, tensors_of
 
 # (graph, inputs) -> for nodes inside an engine, in order: the node, its exact value, the engine's value

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
 
-from ..passes.capture import capture
 from ..passes.channels.rules import OperatorRule
-from ..passes.describe import describe
 from ..passes.errors import VerificationError
-from ..passes.patterns import apply_patterns
+from ..runtime.engine import Engine
 from ..runtime.onnxruntime.inside import values_inside
 from ..runtime.targets import TORCH, find_target
-from ..training.masks import MaskSet
-from ..training.model_weights import weights_of
 from .bisect import InsideEngine, first_deviation
 from .bundle import BuildSettings
 from .compiled import CompiledModel
+from .make_report import make_report
 from .masked_model import MaskedModel, flat_outputs
 from .pipeline import run_pipeline
-from .report import make_report
+from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
 from .stages import Stages
-from .verify import Run, Verification, verify
+from .verify import Run, Verification
+from .verify import verify as _compare
 
-Model = nn.Module | ExportedProgram | GraphModule
 _ROUNDING = 1e-3  # relative to a tensor's largest entry: what the search for a faulty layer takes for rounding
 
 
@@ -40,7 +34,7 @@ def compile(
     example_inputs: tuple[Any, ...],
     *,
     kwargs: Mapping[str, Any] | None = None,
-    masks: MaskSet | str | os.PathLike[str] | None = None,
+    masks: Masks = None,
     target: str = "onnxruntime:cpu",
     precision: str = "fp32",
     threads: int | None = None,
@@ -67,46 +61,47 @@ def compile(
     find_target(target, precision)
     stages = Stages(on_stage)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
-    mask_set = masks if isinstance(masks, MaskSet) or masks is None else MaskSet.load(masks)
-    patterns = _patterns(model, mask_set)
     with stages("capture"):
-        graph = capture(model, example.args, example.kwargs, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
-        unread = apply_patterns(graph, patterns)
-        signature = describe(graph)
-        masked = mask_set.masked_state(model) if mask_set is not None and isinstance(model, nn.Module) else {}
-        reference = MaskedModel(model, masked, graph, signature)
+        masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
+        reference = masked.reference(model)
     with stages("passes"):
-        result = run_pipeline(graph, rules)
-        report = make_report(_name(model), reference.graph, graph, result)
-        report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in unread]
-    compiled = CompiledModel(graph, signature, BuildSettings(target, precision, threads), report)
+        result = run_pipeline(masked.graph, rules)
+        report = make_report(_name(model), reference.graph, masked.graph, result)
+        report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
+    settings = BuildSettings(target, precision, threads)
+    compiled = CompiledModel(masked.graph, masked.signature, settings, report)
     if target != TORCH.name:
         with stages("lowering"):
             compiled.engine()
     if verify:
         with stages("verification"):
-            widened = dynamic_batch and dynamic_shapes is None and not isinstance(model, ExportedProgram)
-            samples = samples_for_verification(example, dynamic_batch=widened, given=as_samples(verify_inputs))
+            samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
             _verify(compiled, reference, samples, tolerance, rules)
     report.seconds = stages.seconds
     return compiled
 
 
+def verify_engine(
+    engine: Engine,
+    model: Model,
+    example_inputs: tuple[Any, ...],
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    masks: Masks = None,
+    verify_inputs: Any = None,
+    tolerance: float = 1e-4,
+) -> Verification:
+    """Compare any engine with the masked model, as `compile` does; the result tells whether it passed."""
+    example = Sample(tuple(example_inputs), dict(kwargs or {}))
+    fixed = not any(isinstance(size, str) for spec in engine.signature.inputs for size in spec.shape[:1])
+    masked = capture_masked(model, example, masks, not fixed, None)
+    names = [spec.name for spec in engine.signature.outputs]
+    samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
+    return _compare(_engine_runner(engine), masked.reference(model), names, samples, tolerance)
+
+
 def _name(model: Model) -> str:
     return "ExportedProgram" if isinstance(model, ExportedProgram) else type(model).__name__
-
-
-def _patterns(model: Model, masks: MaskSet | None) -> dict[str, Tensor]:
-    """Masks by the names that the model itself has for its parameters, checked against their shapes."""
-    if masks is None:
-        return {}
-    if isinstance(model, ExportedProgram):
-        masks.check(model.state_dict)
-        return dict(masks.items())
-    masks.check(model)
-    weights = weights_of(model)
-    by_tensor = {id(weights[name].stored): mask for name, mask in masks.items()}
-    return {w.own_name: by_tensor[id(w.stored)] for w in weights.values() if id(w.stored) in by_tensor}
 
 
 def _verify(
@@ -117,11 +112,14 @@ def _verify(
     rules: Mapping[str, OperatorRule] | None,
 ) -> None:
     names = [spec.name for spec in compiled.signature.outputs]
-    verification = verify(_runner(compiled), reference, names, samples, tolerance)
+    to_torch = compiled.settings.target == TORCH.name
+    run = _graph_runner(compiled) if to_torch else _engine_runner(compiled.engine())
+    verification = _compare(run, reference, names, samples, tolerance)
     compiled.report.verification = verification.to_dict()
     compiled.report.notes += verification.notes
     if not verification.passed:
-        place = first_deviation(reference, samples[0], _ROUNDING, rules, _inside(compiled))
+        inside = None if to_torch else _inside(compiled)
+        place = first_deviation(reference, samples[0], _ROUNDING, rules, inside)
         raise VerificationError(_complaint(verification, place))
 
 
@@ -134,21 +132,18 @@ def _complaint(verification: Verification, place: str) -> str:
     )
 
 
-def _runner(compiled: CompiledModel) -> Run:
-    """The compiled model as a function from samples to flat outputs."""
-    order = compiled.signature.result
-
+def _graph_runner(compiled: CompiledModel) -> Run:
     def run(sample: Sample) -> list[Tensor]:
         with torch.no_grad():
-            if compiled.settings.target == TORCH.name:
-                return flat_outputs(order, compiled.graph_module(*sample.args, **sample.kwargs))
-            return [torch.from_numpy(o) for o in compiled.engine().run_flat(tensors_of(sample))]
+            return flat_outputs(compiled.signature.result, compiled.graph_module(*sample.args, **sample.kwargs))
 
     return run
 
 
-def _inside(compiled: CompiledModel) -> InsideEngine | None:
-    if compiled.settings.target == TORCH.name:
-        return None
-    model: Path = compiled.model_file
+def _engine_runner(engine: Engine) -> Run:
+    return lambda sample: [torch.from_numpy(output) for output in engine.run_flat(tensors_of(sample))]
+
+
+def _inside(compiled: CompiledModel) -> InsideEngine:
+    model = compiled.model_file
     return lambda graph, inputs: values_inside(graph, compiled.signature, model, inputs)

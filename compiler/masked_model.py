@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..passes.capture import evaluation_mode
 from ..passes.describe import output_leaves
+from ..passes.graph import copy_graph
 from ..passes.reference import Float64Interpreter, flat_inputs
 from ..passes.signature import Signature, Tree
 
@@ -64,7 +64,7 @@ class MaskedModel:
 
 def keep_graph(graph_module: GraphModule) -> GraphModule:
     """A copy of a graph that later passes over the original do not change; tensors are shared."""
-    kept = GraphModule(graph_module, copy.deepcopy(graph_module.graph))
+    kept = GraphModule(graph_module, copy_graph(graph_module.graph))
     kept.meta.update(graph_module.meta)
     return kept
 

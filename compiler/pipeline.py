@@ -17,17 +17,9 @@ from ..passes.fold_constants import FoldConstants
 from ..passes.fold_unreached import FoldUnreached
 from ..passes.remove_channels import RemoveChannels
 from ..passes.share_constants import ShareConstants
+from .report import Step
 
 _MOST_ROUNDS = 20  # two are usual; the bound only turns a pass that never settles into an error
-
-
-@dataclass(frozen=True)
-class Step:
-    """One pass over the graph: whether it changed anything, and how long it took."""
-
-    name: str
-    modified: bool
-    seconds: float
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .report import LayerReport, Report
@@ -29,7 +30,7 @@ def report_text(report: Report) -> str:
     for operator, nodes in report.unknown_operators.items():
         lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
     lines += [f"Note: {note}" for note in report.notes]
-    lines += _verification(report)
+    lines += verification_lines(report.verification)
     if report.seconds:
         lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
     return "\n".join(lines)
@@ -39,8 +40,8 @@ def _row(layer: LayerReport) -> tuple[str, ...]:
     return (
         layer.name,
         layer.operator,
-        _shape(layer.shape_before),
-        "gone" if layer.shape_after is None else _shape(layer.shape_after),
+        shape_text(layer.shape_before),
+        "gone" if layer.shape_after is None else shape_text(layer.shape_after),
         count_text(layer.macs_before),
         count_text(layer.macs_after),
         str(sum(layer.stays.values()) or ""),
@@ -73,20 +74,20 @@ def _change(what: str, before: int, after: int) -> str:
     return f"{what}: {count_text(before)} -> {count_text(after)}{share}"
 
 
-def _verification(report: Report) -> list[str]:
-    if report.verification is None:
+def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
+    """What a verification found, a line per output."""
+    if verification is None:
         return ["Not verified."]
-    samples = report.verification["samples"]
     return [
-        f"Verified on {samples} random or given batches: output {check['name']}: "
+        f"Verified on {verification['samples']} random or given batches: output {check['name']}: "
         f"largest error {check['max_error']:.1e}, mean {check['mean_error']:.1e} "
         f"(bound {check['bound']:.1e}, the model's own rounding {check['eager']:.1e}; "
         "unit: the output's standard deviation over inputs)"
-        for check in report.verification["outputs"]
+        for check in verification["outputs"]
     ]
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 

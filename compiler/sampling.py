@@ -60,10 +60,8 @@ def tensors_of(sample: Sample) -> list[Tensor]:
     return [t for t in pytree.tree_leaves((sample.args, dict(sample.kwargs))) if isinstance(t, Tensor)]
 
 
-def samples_for_verification(
-    example: Sample, *, dynamic_batch: bool, given: Sequence[Sample], seed: int = 0
-) -> list[Sample]:
-    """Three random samples of one shape, others of batch 1 and 3 where the batch is dynamic, then the given ones."""
+def samples_for_verification(example: Sample, *, batches: bool, given: Sequence[Sample], seed: int = 0) -> list[Sample]:
+    """Three random samples of one shape, with `batches` two of other batch sizes, then the given ones."""
     generator = torch.Generator().manual_seed(seed)
-    batches = [2, 2, 2, 1, 3] if dynamic_batch else [None, None, None]
-    return [random_sample(example, generator, batch) for batch in batches] + list(given)
+    sizes = [2, 2, 2, 1, 3] if batches else [None, None, None]
+    return [random_sample(example, generator, size) for size in sizes] + list(given)

@@ -112,8 +112,8 @@ def batch_dimensions(model: nn.Module, args: Inputs, kwargs: Mapping[str, Any]) 
     for parameter in inspect.signature(model.forward).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD and parameter.name in bound:
             raise CaptureError(
-                f"{type(model).__name__}.forward takes **{parameter.name}, which torch.export cannot give a dynamic batch; "
-                f"name {sorted(bound[parameter.name])} in forward's signature, or pass dynamic_batch=False"
+                f"{type(model).__name__}.forward takes **{parameter.name}, which torch.export cannot give a dynamic "
+                f"batch; name {sorted(bound[parameter.name])} in forward's signature, or pass dynamic_batch=False"
             )
     return {name: pytree.tree_map(dimensions, value) for name, value in bound.items()}
 

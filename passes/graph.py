@@ -178,6 +178,14 @@ def one_reader_per_node(graph_module: GraphModule) -> None:
             reader.replace_input_with(node, copy)
 
 
+def copy_graph(graph: Graph) -> Graph:
+    """A copy of a graph with nodes and metadata of its own, and the same calling convention."""
+    copied = Graph()
+    copied.output(copied.graph_copy(graph, {}))  # type: ignore[arg-type]
+    copied.set_codegen(graph._codegen)
+    return copied
+
+
 def node_operands(arguments: Any) -> list[Node]:
     """The nodes inside nested arguments, in order."""
     found: list[Node] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
@@ -18,6 +17,7 @@ from torch.fx.graph import CodeGen
 from ...passes.channels.axes import size_of
 from ...passes.describe import output_leaves
 from ...passes.errors import TargetError
+from ...passes.graph import copy_graph
 from ...passes.reference import example_inputs
 from ...passes.signature import Signature
 
@@ -68,7 +68,7 @@ def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
 
 def _flatten_signature(graph_module: GraphModule) -> GraphModule:
     """A copy of the graph that takes tensors and returns a tuple of distinct, computed tensors."""
-    graph = copy.deepcopy(graph_module.graph)
+    graph = copy_graph(graph_module.graph)
     graph.set_codegen(CodeGen())
     flat = GraphModule(graph_module, graph)
     for node in [n for n in graph.nodes if n.op == "placeholder" and not isinstance(n.meta.get("val"), torch.Tensor)]:

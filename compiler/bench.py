@@ -1,0 +1,85 @@
+"""Bundles timed against each other: one interleaved run, with medians, tails and peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.engine import Engine
+from ..runtime.inputs import dynamic_sizes, random_arrays
+from ..runtime.latency.measure import Measurement, measure
+from ..runtime.onnxruntime.session import available_threads
+from .bundle import load
+from .memory import peak_memory
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One bundle's figures. `ratio` is its time relative to the first bundle, median over rounds."""
+
+    name: str
+    latency: Measurement
+    ratio: float
+    peak_memory: int | None
+    file_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "median_ms": self.latency.median * 1e3,
+            "p99_ms": self.latency.p99 * 1e3,
+            "spread_ms": self.latency.spread * 1e3,
+            "runs": len(self.latency.seconds),
+            "ratio_to_first": self.ratio,
+            "peak_memory_bytes": self.peak_memory,
+            "file_bytes": self.file_bytes,
+        }
+
+
+def bench(
+    bundles: Mapping[str, Path],
+    *,
+    sizes: Mapping[str, int] | None = None,
+    threads: int | None = None,
+    seconds: float = 5.0,
+    memory: bool = True,
+    on_round: Callable[[int, float], None] | None = None,
+) -> list[BenchRow]:
+    """Time bundles in one interleaved run. Dynamic sizes default to 1; `threads` to all that are available."""
+    threads = threads or available_threads()
+    engines = {name: load(path, threads) for name, path in bundles.items()}
+    chosen = {name: dict.fromkeys(dynamic_sizes(e.signature), 1) | dict(sizes or {}) for name, e in engines.items()}
+    runs = {name: _runner(engine, chosen[name]) for name, engine in engines.items()}
+    results = measure(runs, seconds=seconds, on_round=on_round)
+    first = next(iter(results.values()))
+    return [
+        BenchRow(
+            name,
+            results[name],
+            results[name].ratio_to(first),
+            peak_memory(path, threads, ",".join(f"{k}={v}" for k, v in chosen[name].items())) if memory else None,
+            sum(file.stat().st_size for file in path.glob("model.onnx*")),
+        )
+        for name, path in bundles.items()
+    ]
+
+
+def _runner(engine: Engine, sizes: Mapping[str, int]) -> Callable[[], object]:
+    arrays = random_arrays(engine.signature, sizes)
+    return lambda: engine.session.run(arrays)
+
+
+def bench_text(rows: list[BenchRow]) -> str:
+    """The figures as a table."""
+    names = ("median", 11), ("p99", 11), ("middle half", 12), ("time", 7), ("peak memory", 12), ("file", 9)
+    header = f"{'engine':24s} " + " ".join(name.rjust(width) for name, width in names)
+    lines = [header, "-" * len(header)]
+    for row in rows:
+        memory = f"{row.peak_memory / 2**20:8.1f} MiB" if row.peak_memory is not None else ""
+        lines.append(
+            f"{row.name:24s} {row.latency.median * 1e3:8.3f} ms {row.latency.p99 * 1e3:8.3f} ms "
+            f"{row.latency.spread * 1e3:9.3f} ms {row.ratio:6.2f}x {memory:>12s} {row.file_bytes / 2**20:5.1f} MiB"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""Compare the captured graph with the slim one, layer by layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from torch.fx import GraphModule, Node
+
+from ..passes.channels.analysis import NEEDED, ChannelAnalysis
+from ..passes.channels.rules.call import Contraction
+from ..passes.channels.transfer import CONSTANT
+from ..passes.graph import INDICES
+from .cost import LayerCost, layer_costs, parameter_count
+from .pipeline import PipelineResult
+from .report import LayerReport, Report, Totals
+
+_TIED = "tied to channels of other layers that are needed (a sum, a product, a concatenation)"
+
+
+def make_report(model: str, before: GraphModule, after: GraphModule, result: PipelineResult) -> Report:
+    """Compare the captured graph with the slim one."""
+    old, new = layer_costs(before), {cost.node: cost for cost in layer_costs(after)}
+    contractions = {c.node.name: c for c in result.analysis.trace.contractions}
+    names = _distinct_names(old)
+    layers = tuple(
+        _layer(name, cost, new.get(cost.node), contractions.get(cost.node), result.analysis)
+        for name, cost in zip(names, old, strict=True)
+    )
+    weighted = [layer for layer in layers if layer.shape_before]
+    totals = Totals(
+        parameter_count(before),
+        parameter_count(after),
+        sum(cost.macs for cost in old),
+        sum(cost.macs for cost in new.values()),
+        sum(cost.outputs for cost in old),
+        sum(len(layer.kept_outputs) for layer in weighted),
+    )
+    return Report(model, layers, totals, dict(result.analysis.trace.unknown), result.steps)
+
+
+def _distinct_names(costs: Sequence[LayerCost]) -> list[str]:
+    """Layer names; a module that is called several times gets a number per call."""
+    seen: Counter[str] = Counter()
+    total = Counter(cost.layer for cost in costs)
+    names = []
+    for cost in costs:
+        seen[cost.layer] += 1
+        names.append(cost.layer if total[cost.layer] == 1 else f"{cost.layer}#{seen[cost.layer]}")
+    return names
+
+
+def _layer(
+    name: str, old: LayerCost, new: LayerCost | None, contraction: Contraction | None, analysis: ChannelAnalysis
+) -> LayerReport:
+    kept_outputs: Sequence[int] = range(old.outputs) if new is not None else ()
+    kept_inputs: Sequence[int] = ()
+    if contraction is not None:
+        kept_outputs, kept_inputs = _kept(contraction.node, contraction)
+    return LayerReport(
+        name,
+        old.operator,
+        old.weight_shape,
+        new.weight_shape if new is not None else None,
+        old.parameters,
+        new.parameters if new is not None else 0,
+        old.macs,
+        new.macs if new is not None else 0,
+        tuple(kept_outputs),
+        tuple(kept_inputs),
+        _staying(contraction, analysis) if contraction is not None else {},
+    )
+
+
+def _kept(node: Node, contraction: Contraction) -> tuple[list[int], list[int]]:
+    indices = node.meta.get(INDICES)
+    if indices is None:
+        return list(range(contraction.outputs.size)), list(range(contraction.inputs.size))
+    return indices.outputs.tolist(), indices.inputs.tolist()
+
+
+def _staying(contraction: Contraction, analysis: ChannelAnalysis) -> dict[str, int]:
+    """Output channels that are constant or that nothing depends on, and why they are still there."""
+    outputs = contraction.outputs
+    useless = (outputs.state == CONSTANT) | ~outputs.demand
+    reasons = [analysis.reason(int(e)) for e in np.atleast_1d(outputs.elements)[np.atleast_1d(useless)]]
+    return dict(Counter(_TIED if reason == NEEDED else reason for reason in reasons if reason is not None))

@@ -1,0 +1,46 @@
+"""Random NumPy inputs for an engine, from its signature alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..passes.errors import TargetError
+from ..passes.signature import Signature, TensorSpec
+from .engine import Array
+
+
+def random_arrays(signature: Signature, sizes: Mapping[str, int], seed: int = 0) -> list[Array]:
+    """Arrays for the signature's inputs in flat order: normal numbers, zeros for integers (always valid indices).
+
+    `sizes` sets dynamic sizes by name. Raises TargetError where one is missing.
+    """
+    generator = np.random.default_rng(seed)
+    return [_random(spec, sizes, generator) for spec in signature.inputs]
+
+
+def dynamic_sizes(signature: Signature) -> list[str]:
+    """Names of the signature's dynamic sizes, in order."""
+    return list(dict.fromkeys(size for spec in signature.inputs for size in spec.shape if isinstance(size, str)))
+
+
+def parse_sizes(text: str) -> dict[str, int]:
+    """`batch=8,height=224` as a dict. Raises TargetError where it is not of that form."""
+    if not text:
+        return {}
+    if not re.fullmatch(r"\w+=\d+(,\w+=\d+)*", text):
+        raise TargetError(f"sizes must look like batch=8,height=224, found {text!r}")
+    return {name: int(size) for name, size in (part.split("=") for part in text.split(","))}
+
+
+def _random(spec: TensorSpec, sizes: Mapping[str, int], generator: np.random.Generator) -> Array:
+    missing = [size for size in spec.shape if isinstance(size, str) and size not in sizes]
+    if missing:
+        raise TargetError(f"input {spec} has the dynamic size {missing[0]}: set it, for example {missing[0]}=1")
+    shape = [sizes[size] if isinstance(size, str) else size for size in spec.shape]
+    dtype = np.dtype(spec.dtype)
+    if np.issubdtype(dtype, np.floating):
+        return generator.standard_normal(shape).astype(dtype)
+    return np.zeros(shape, dtype)

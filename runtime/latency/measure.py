@@ -1,0 +1,64 @@
+"""The one measurement core: contenders timed in turn, in one process, so that drift hits all alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Seconds of every counted run of one contender, in order."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.seconds))
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile; with fewer than 100 runs, close to the slowest of them."""
+        return float(np.percentile(self.seconds, 99))
+
+    @property
+    def spread(self) -> float:
+        """The middle half of the runs: 75th minus 25th percentile."""
+        low, high = np.percentile(self.seconds, [25, 75])
+        return float(high - low)
+
+    def ratio_to(self, other: Measurement) -> float:
+        """Median over rounds of this contender's time divided by the other's."""
+        return float(np.median(np.array(self.seconds) / np.array(other.seconds)))
+
+
+def measure(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float = 5.0,
+    least_runs: int = 20,
+    warm_up: int = 3,
+    on_round: Callable[[int, float], None] | None = None,
+) -> dict[str, Measurement]:
+    """Time the contenders in turn, round by round, the order reversed every other round.
+
+    Rounds go on for `seconds` in all, and until each contender has `least_runs`; the first `warm_up` rounds do not
+    count. `on_round` is told the number of counted rounds and the share of the work done.
+    """
+    for _ in range(warm_up):
+        for run in contenders.values():
+            run()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    start, rounds = time.perf_counter(), 0
+    while rounds < least_runs or time.perf_counter() - start < seconds:
+        for name in list(contenders)[:: 1 if rounds % 2 == 0 else -1]:
+            before = time.perf_counter()
+            contenders[name]()
+            times[name].append(time.perf_counter() - before)
+        rounds += 1
+        if on_round is not None:
+            on_round(rounds, min(rounds / least_runs, (time.perf_counter() - start) / seconds if seconds else 1.0, 1.0))
+    return {name: Measurement(tuple(t)) for name, t in times.items()}

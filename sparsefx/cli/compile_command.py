@@ -1,0 +1,30 @@
+"""`sparsefx compile`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from sparsefx.cli.model_arguments import example_inputs, load_model
+from sparsefx.cli.progress import stages
+from sparsefx.compiler.compile import compile
+
+
+def run(arguments: Namespace) -> int:
+    with stages(arguments.quiet) as announce:
+        announce("load")
+        model = load_model(arguments)
+        compiled = compile(
+            model,
+            example_inputs(arguments),
+            masks=arguments.masks,
+            target=arguments.target,
+            threads=arguments.threads,
+            dynamic_batch=not arguments.static_batch,
+            verify=not arguments.no_verify,
+            tolerance=arguments.tolerance,
+            on_stage=announce,
+        )
+        announce("save")
+        compiled.save(arguments.output)
+    print(compiled.report.to_json() if arguments.json else f"{compiled.report}\nSaved as {arguments.output}")
+    return 0

@@ -1,0 +1,62 @@
+"""`sparsefx inspect`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from sparsefx.compiler.bundle import read_manifest, read_report
+from sparsefx.compiler.report import Report
+from sparsefx.compiler.report_text import shape_text
+from sparsefx.passes.errors import BundleError
+from sparsefx.passes.signature import Signature
+
+
+def run(arguments: Namespace) -> int:
+    path = Path(arguments.path)
+    if not path.exists():
+        raise BundleError(f"there is nothing at {path}; expected a bundle or a file of masks")
+    data, text = _bundle(path) if path.is_dir() else _masks(path)
+    print(json.dumps(data, indent=1) if arguments.json else text)
+    return 0
+
+
+def _bundle(path: Path) -> tuple[dict[str, Any], str]:
+    report, manifest = read_report(path), read_manifest(path)
+    signature = Signature.from_json(manifest["signature"])
+    settings, versions = manifest["settings"], manifest["versions"]
+    size = sum(file["bytes"] for file in manifest["files"].values())
+    lines = [
+        f"{path}: bundle for {settings['target']} ({settings['precision']}), {size / 2**20:.1f} MiB, files intact",
+        f"made {manifest['created']} with " + ", ".join(f"{name} {v}" for name, v in versions.items()),
+        *(f"input  {spec}" for spec in signature.inputs),
+        *(f"output {spec}" for spec in signature.outputs),
+        "",
+        str(Report.from_dict(report)),
+    ]
+    return {"manifest": manifest, "report": report}, "\n".join(lines)
+
+
+def _masks(path: Path) -> tuple[dict[str, Any], str]:
+    from sparsefx.training.masks import MaskSet
+
+    masks = MaskSet.load(path)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": n,
+            "shape": list(masks.shape(n)),
+            "density": masks.density(n),
+            "structure": masks.structure(n).to_dict(),
+        }
+        for n in masks
+    ]
+    made = {"method": masks.method, "step": masks.step, "settings": masks.settings, "versions": masks.versions}
+    lines = [f"{path}: {len(masks)} masks, density {masks.density():.4f}, method {masks.method}, step {masks.step}"]
+    width = max((len(name) for name in masks), default=0)
+    lines += [
+        f"  {row['name']:{width}s}  {shape_text(row['shape']):>16s}  {row['density']:7.2%}  {row['structure']['kind']}"
+        for row in rows
+    ]
+    return {**made, "density": masks.density(), "masks": rows}, "\n".join(lines)

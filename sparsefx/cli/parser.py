@@ -1,0 +1,127 @@
+"""Commands and their flags; imports nothing heavy, so that --help is instant."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+_MODEL_HELP = "a factory as module:function (called without arguments), or a .pt2 file of torch.export"
+_INPUT_HELP = (
+    "shape of an input, as 1x3x224x224, 1x128:int64 or 1x128:int64:30522 (numbers below 30522); repeat per input"
+)
+
+_EXAMPLES = {
+    "main": """examples:
+  sparsefx quickstart
+  sparsefx compile mymodels:resnet50 --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
+  sparsefx bench dense.sfx resnet50.sfx --threads 2
+  sparsefx inspect resnet50.sfx""",
+    "quickstart": """example:
+  sparsefx quickstart -o quickstart --seed 0""",
+    "compile": """examples:
+  sparsefx compile mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
+  sparsefx compile torchvision.models:resnet18 --input 1x3x224x224 -o resnet18.sfx   (zeros in the weights are the mask)
+  sparsefx compile exported.pt2 --input 1x3x224x224 -o exported.sfx --json""",
+    "verify": """example:
+  sparsefx verify resnet50.sfx mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224""",
+    "bench": """examples:
+  sparsefx bench dense.sfx slim.sfx --sizes batch=8 --threads 2 --seconds 10
+  sparsefx bench slim.sfx --json""",
+    "inspect": """examples:
+  sparsefx inspect resnet50.sfx
+  sparsefx inspect masks.safetensors --json""",
+}
+
+
+def build_parser(version: str) -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="sparsefx",
+        description="Compile sparse-trained PyTorch models into smaller engines that are exactly the same function.",
+        epilog=_EXAMPLES["main"],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sparsefx {version}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (text, add_arguments) in _COMMANDS.items():
+        add_arguments(_command(commands, name, text))
+    return parser
+
+
+def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=_EXAMPLES[name],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    return parser
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=_MODEL_HELP)
+    parser.add_argument(
+        "--weights", metavar="FILE", help="state dict: .safetensors, or a checkpoint that holds tensors only"
+    )
+    parser.add_argument(
+        "--masks", metavar="FILE", help="masks as MaskSet.save writes them; default: the zeros in the weights"
+    )
+    parser.add_argument("--input", metavar="SHAPE", action="append", required=True, help=_INPUT_HELP)
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-4, help="largest error in standard deviations of the output (1e-4)"
+    )
+
+
+def _threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, help="threads inside an operator (default: all available)")
+
+
+def _quickstart(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="quickstart",
+        metavar="FOLDER",
+        help="where bundles, weights and masks go (quickstart)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the training (0)")
+    _threads(parser)
+
+
+def _compile(parser: argparse.ArgumentParser) -> None:
+    _model_arguments(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write, usually NAME.sfx")
+    parser.add_argument("--target", default="onnxruntime:cpu", help="engine to build (onnxruntime:cpu)")
+    parser.add_argument("--static-batch", action="store_true", help="fix the batch to the one in --input")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with the masked model")
+    _threads(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", help="folder of a bundle")
+    _model_arguments(parser)
+    _threads(parser)
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", metavar="bundle", help="bundles to time; ratios are to the first")
+    parser.add_argument("--sizes", default="", help="dynamic sizes, as batch=8,height=224 (default: 1 each)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time to measure for (5)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory in separate processes")
+    _threads(parser)
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="a bundle, or a file of masks")
+
+
+_COMMANDS = {
+    "quickstart": ("train a small sparse network on real digits, compile, verify and time it", _quickstart),
+    "compile": ("compile a masked model into a bundle", _compile),
+    "verify": ("compare a bundle's engine with the masked model", _verify),
+    "bench": ("time bundles against each other in one interleaved run", _bench),
+    "inspect": ("show what is in a bundle or in a file of masks", _inspect),
+}

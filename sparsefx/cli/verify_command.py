@@ -1,0 +1,31 @@
+"""`sparsefx verify`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+from sparsefx.cli.model_arguments import example_inputs, load_model
+from sparsefx.cli.progress import stages
+from sparsefx.compiler.bundle import load
+from sparsefx.compiler.compile import verify_engine
+from sparsefx.compiler.report_text import verification_lines
+
+
+def run(arguments: Namespace) -> int:
+    with stages(arguments.quiet) as announce:
+        announce("load")
+        engine = load(arguments.bundle, arguments.threads)
+        model = load_model(arguments)
+        announce("verification")
+        verification = verify_engine(
+            engine, model, example_inputs(arguments), masks=arguments.masks, tolerance=arguments.tolerance
+        )
+    if arguments.json:
+        print(json.dumps(verification.to_dict(), indent=1))
+    else:
+        print(
+            "\n".join([*verification_lines(verification.to_dict()), *(f"Note: {note}" for note in verification.notes)])
+        )
+        print("passed" if verification.passed else "FAILED")
+    return 0 if verification.passed else 1
