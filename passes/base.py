@@ -30,7 +30,7 @@ class GraphPass(PassBase):
         one_reader_per_node(graph_module)
         modified = self.rewrite(graph_module)
         if modified:
-            graph_module.graph.eliminate_dead_code()
+            graph_module.graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
             graph_module.delete_all_unused_submodules()
             _delete_unused_constants(graph_module)
             graph_module.recompile()
