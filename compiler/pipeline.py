@@ -30,14 +30,25 @@ class PipelineResult:
     analysis: ChannelAnalysis
 
 
-def pipeline(
-    rules: Mapping[str, OperatorRule] | None = None,
-) -> tuple[list[GraphPass], list[GraphPass], list[GraphPass]]:
-    """The passes in order: once at the start, repeated until none of them changes anything, once at the end."""
-    return (
-        [FoldConstants(), FoldBatchNorm()],
-        [FoldUnreached(rules), FoldBatchNorm(), RemoveChannels(rules)],
-        [ShareConstants()],
+@dataclass(frozen=True)
+class Pipeline:
+    """The passes in order: once at the start; then `fold` and `remove` in turn until nothing changes; once at the end.
+
+    `remove` leaves nothing that it could remove, so the turns end as soon as `fold` finds nothing after it.
+    """
+
+    start: tuple[GraphPass, ...]
+    fold: tuple[GraphPass, ...]
+    remove: RemoveChannels
+    end: tuple[GraphPass, ...]
+
+
+def pipeline(rules: Mapping[str, OperatorRule] | None = None) -> Pipeline:
+    return Pipeline(
+        start=(FoldConstants(), FoldBatchNorm()),
+        fold=(FoldUnreached(rules), FoldBatchNorm()),
+        remove=RemoveChannels(rules),
+        end=(ShareConstants(),),
     )
 
 
@@ -53,12 +64,12 @@ def run_pipeline(
     graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None, observer: Observer | None = None
 ) -> PipelineResult:
     """Run the pipeline on a captured graph, in place."""
-    first, repeated, last = pipeline(rules)
+    passes = pipeline(rules)
     steps: list[Step] = []
 
-    def run(passes: list[GraphPass]) -> bool:
+    def run(*group: GraphPass) -> bool:
         before = len(steps)
-        for graph_pass in passes:
+        for graph_pass in group:
             if observer is not None:
                 observer.before(graph_pass)
             steps.append(_timed(graph_pass, graph_module))
@@ -66,17 +77,17 @@ def run_pipeline(
                 observer.after(graph_pass, steps[-1])
         return any(step.modified for step in steps[before:])
 
-    run(first)
-    rounds = 1
-    while run(repeated):
-        rounds += 1
-        if rounds > _MOST_ROUNDS:
-            unsettled = [s.name for s in steps[-3:] if s.modified]
-            raise RuntimeError(f"the passes {unsettled} did not settle in {_MOST_ROUNDS} rounds")
-    run(last)
-    analysis = next(p.analysis for p in repeated if isinstance(p, RemoveChannels))
-    assert analysis is not None
-    return PipelineResult(tuple(steps), analysis)
+    run(*passes.start)
+    run(*passes.fold)
+    for _ in range(_MOST_ROUNDS):
+        run(passes.remove)
+        if not run(*passes.fold):
+            break
+    else:
+        raise RuntimeError(f"the passes did not settle in {_MOST_ROUNDS} rounds")
+    run(*passes.end)
+    assert passes.remove.final_analysis is not None
+    return PipelineResult(tuple(steps), passes.remove.final_analysis)
 
 
 def _timed(graph_pass: GraphPass, graph_module: GraphModule) -> Step:

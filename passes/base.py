@@ -30,6 +30,7 @@ class GraphPass(PassBase):
         one_reader_per_node(graph_module)
         modified = self.rewrite(graph_module)
         if modified:
+            _relax_views(graph_module)
             graph_module.graph.eliminate_dead_code(lambda node: node.is_impure(impure_random=False))
             graph_module.delete_all_unused_submodules()
             _delete_unused_constants(graph_module)
@@ -55,6 +56,15 @@ class GraphPass(PassBase):
         after = _output_shapes(graph_module)
         if after != before:
             raise PassError(f"{name} changed the output shapes from {before} to {after}")
+
+
+def _relax_views(graph_module: GraphModule) -> None:
+    """A view relies on the strides of its operand, which a rewrite may change; a reshape does not."""
+    for node in graph_module.graph.nodes:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            node.target = torch.ops.aten.reshape.default
+            node.args = (node.args[0], node.kwargs.get("size", node.args[-1]))
+            node.kwargs = {}
 
 
 def _output_shapes(graph_module: GraphModule) -> list[Any]:

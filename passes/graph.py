@@ -181,7 +181,7 @@ def one_reader_per_node(graph_module: GraphModule) -> None:
 def copy_graph(graph: Graph) -> Graph:
     """A copy of a graph with nodes and metadata of its own, and the same calling convention."""
     copied = Graph()
-    copied.output(copied.graph_copy(graph, {}))  # type: ignore[arg-type]
+    copied.output(copied.graph_copy(graph, {}))
     copied.set_codegen(graph._codegen)
     return copied
 

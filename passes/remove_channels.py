@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.passes.infra.pass_base import PassResult
 
 from .base import GraphPass
 from .channels.analysis import ChannelAnalysis, analyse_channels
@@ -28,17 +29,26 @@ from .indices import narrow_indices
 class RemoveChannels(GraphPass):
     """Removes channels; `rules` adds rows to the operator table, by name (`aten::relu`, `mylib::op`).
 
-    After a run, `analysis` holds what was found and why channels stayed.
+    After a run, `analysis` holds what was found in the graph as it came, `final_analysis` what in the rewritten one.
     """
 
     def __init__(self, rules: Mapping[str, OperatorRule] | None = None) -> None:
         super().__init__()
         self.rules = rules
         self.analysis: ChannelAnalysis | None = None
+        self.final_analysis: ChannelAnalysis | None = None
+
+    def call(self, graph_module: GraphModule) -> PassResult:
+        """Remove until there is nothing left to remove: smaller sizes can make more of a graph understood."""
+        modified = super().call(graph_module).modified
+        self.analysis = self.final_analysis
+        while modified and super().call(graph_module).modified:
+            pass
+        return PassResult(graph_module, modified)
 
     def rewrite(self, graph_module: GraphModule) -> bool:
         analysis = analyse_channels(graph_module, self.rules)
-        self.analysis = analysis
+        self.final_analysis = analysis
         if not any(analysis.compaction.changed(v) for n in graph_module.graph.nodes for v in analysis.trace.values(n)):
             return False
         contractions = {c.node: c for c in analysis.trace.contractions}

@@ -1,0 +1,157 @@
+"""sparsefx beside Torch-Pruning on the same masks: removed channels, error, seconds.
+
+    python -m benchmarks.exactness [MODEL ...]
+
+Every model has 30% of the filters of every layer zeroed, its BatchNorm statistics calibrated and perturbed. Both
+tools are asked to remove the channels whose filters are all zero, wherever everything coupled to them is zero too.
+The error is the largest difference of an output in float32 to the masked model in float64, in units of the output's
+standard deviation over inputs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
+from benchmarks.results_file import write_results
+from sparsefx.compiler.compile import compile
+from tests.helpers import deviation
+from tests.zoo.case import build
+from tests.zoo.models import classifiers
+
+_MODELS = (
+    "resnet18", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "regnet_y_400mf", "googlenet",
+    "squeezenet1_1", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_32", "swin_t",
+)  # fmt: skip
+_MASK = "filters 30%"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tool on one model; `error` is None where the tool fails, with the reason."""
+
+    model: str
+    tool: str
+    removed: int
+    channels: int
+    error: float | None
+    seconds: float
+    failure: str = ""
+
+
+def compare(name: str) -> list[Row]:
+    """Both tools on one model."""
+    zoo = next(model for model in classifiers() if model.name == name)
+    module = build(zoo, _MASK)
+    assert module is not None
+    inputs = torch.randn(8, 3, zoo.size, zoo.size, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        exact = copy.deepcopy(module).double()(inputs.double())
+    channels = sum(w.shape[0] for w in _layers(module).values())
+    tools: dict[str, Callable[[nn.Module, Tensor], tuple[Callable[[Tensor], Tensor], int]]] = {
+        "sparsefx": _sparsefx,
+        "torch-pruning": _torch_pruning,
+    }
+    return [_row(name, tool, run, copy.deepcopy(module), inputs, exact, channels) for tool, run in tools.items()]
+
+
+def _row(
+    name: str,
+    tool: str,
+    run: Callable[[nn.Module, Tensor], tuple[Callable[[Tensor], Tensor], int]],
+    module: nn.Module,
+    inputs: Tensor,
+    exact: Tensor,
+    channels: int,
+) -> Row:
+    start = time.perf_counter()
+    try:
+        slim, removed = run(module, inputs[:2])
+        seconds = time.perf_counter() - start
+        with torch.no_grad():
+            error = float((slim(inputs).double() - exact).abs().max()) / deviation(exact).over_inputs
+    except Exception as failure:  # the point of the table is to show which tool fails
+        text = str(failure).strip().splitlines()
+        return Row(
+            name,
+            tool,
+            0,
+            channels,
+            None,
+            time.perf_counter() - start,
+            f"{type(failure).__name__}: {text[0] if text else ''}",
+        )
+    return Row(name, tool, removed, channels, error, seconds)
+
+
+def _layers(module: nn.Module) -> dict[str, Tensor]:
+    return {n: m.weight for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+
+
+def _sparsefx(module: nn.Module, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
+    compiled = compile(module, (example,), verify=False)
+    totals = compiled.report.totals
+    return compiled.engine(), totals.channels_before - totals.channels_after
+
+
+def _torch_pruning(module: nn.Module, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
+    """Remove, group by group, the indices at which every coupled filter is zero."""
+    import torch_pruning as tp
+
+    before = sum(w.shape[0] for w in _layers(module).values())
+    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+    last = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
+    for group in list(graph.get_all_groups(ignored_layers=[last], root_module_types=[nn.Conv2d, nn.Linear])):
+        indices = _all_zero(group, graph)
+        root, prune = group[0].dep.target.module, group[0].dep.handler
+        if indices and len(indices) < len(group[0].idxs):
+            graph.get_pruning_group(root, prune, idxs=indices).prune()
+    after = sum(w.shape[0] for w in _layers(module).values())
+    return module, before - after
+
+
+def _all_zero(group: object, graph: object) -> list[int]:
+    """Root indices at which all layers that the group cuts at their outputs have zero filters."""
+    zero: Tensor | None = None
+    root: list[int] = []
+    for dep, indices in group:  # type: ignore[attr-defined]
+        layer = dep.target.module
+        if not root:
+            root = list(indices)
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or not graph.is_out_channel_pruning_fn(dep.handler):  # type: ignore[attr-defined]
+            continue
+        empty = ~layer.weight.detach().flatten(1).any(dim=1)[list(indices)]
+        zero = empty if zero is None else zero & empty[: len(zero)]
+    return [root[i] for i in torch.nonzero(zero).flatten().tolist()] if zero is not None else []
+
+
+def _print(rows: list[Row]) -> None:
+    print(f"{'model':22s} {'tool':14s} {'removed':>14s} {'error':>9s} {'seconds':>8s}")
+    for row in rows:
+        error = f"{row.error:9.1e}" if row.error is not None else "   failed"
+        figures = f"{f'{row.removed}/{row.channels}':>14s} {error} {row.seconds:8.1f}"
+        print(f"{row.model:22s} {row.tool:14s} {figures}  {row.failure[:80]}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=list(_MODELS))
+    warnings.simplefilter("ignore")
+    rows = []
+    for name in parser.parse_args().models:
+        found = compare(name)
+        _print(found)
+        rows += found
+    print(f"written to {write_results('exactness', [asdict(row) for row in rows])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The sparsity patterns of the sweep, and weights that keep a masked network alive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .models import RESIDUAL_BLOCKS
+
+_SHARE = 0.3
+_DENSITY = 0.05
+
+Patterns = dict[str, Tensor]
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+
+
+def weights_of_layers(model: nn.Module) -> dict[str, Tensor]:
+    """Weights of convolutions and linear layers, packed attention projections among them, by name."""
+    found = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, _LAYERS)}
+    for name, m in model.named_modules():
+        if isinstance(m, nn.MultiheadAttention):
+            found[f"{name}.in_proj_weight"] = m.in_proj_weight
+    return found
+
+
+def zero_filters(model: nn.Module, generator: torch.Generator) -> Patterns:
+    """30% of the filters of every layer."""
+    return {n: _rows(w, torch.rand(len(w), generator=generator) >= _SHARE) for n, w in weights_of_layers(model).items()}
+
+
+def zero_columns(model: nn.Module, generator: torch.Generator) -> Patterns:
+    """30% of the input columns of every layer that has more than three inputs per group."""
+    return {
+        name: (torch.rand(w.shape[1], generator=generator) >= _SHARE)
+        .reshape(1, -1, *[1] * (w.ndim - 2))
+        .expand(w.shape)
+        for name, w in weights_of_layers(model).items()
+        if w.shape[1] > 3
+    }
+
+
+def unstructured(model: nn.Module, generator: torch.Generator) -> Patterns:
+    """95% of all weights."""
+    return {n: torch.rand(w.shape, generator=generator) < _DENSITY for n, w in weights_of_layers(model).items()}
+
+
+def zero_layer(model: nn.Module, generator: torch.Generator) -> Patterns:
+    """One layer in the middle entirely zero."""
+    weights = weights_of_layers(model)
+    name = list(weights)[len(weights) // 2]
+    return {name: torch.zeros(weights[name].shape, dtype=torch.bool)}
+
+
+def zero_branch(model: nn.Module, generator: torch.Generator) -> Patterns:
+    """All layers of a residual block in the middle zero; nothing where the model has no such block."""
+    blocks = [(n, m) for n, m in model.named_modules() if type(m).__name__ in RESIDUAL_BLOCKS and _adds_input(m)]
+    if not blocks:
+        return {}
+    name, block = blocks[len(blocks) // 2]
+    return {f"{name}.{n}": torch.zeros(w.shape, dtype=torch.bool) for n, w in weights_of_layers(block).items()}
+
+
+def _adds_input(block: nn.Module) -> bool:
+    """Whether the block's shortcut is its input itself."""
+    strided = any(max(m.stride) > 1 for m in block.modules() if isinstance(m, nn.Conv2d))
+    projected = any(getattr(block, name, None) is not None for name in ("downsample", "proj"))
+    return not strided and not projected and bool(getattr(block, "use_res_connect", True))
+
+
+MASKS: dict[str, Callable[[nn.Module, torch.Generator], Patterns]] = {
+    "filters 30%": zero_filters,
+    "columns 30%": zero_columns,
+    "unstructured 95%": unstructured,
+    "one layer zero": zero_layer,
+    "branch zero": zero_branch,
+}
+
+
+def _rows(weight: Tensor, kept: Tensor) -> Tensor:
+    return kept.reshape(-1, *[1] * (weight.ndim - 1)).expand(weight.shape)
+
+
+def revive_zero_layers(model: nn.Module) -> None:
+    """Layers that a builder leaves at zero (the heads of vision transformers) get random weights."""
+    with torch.no_grad():
+        for weight in weights_of_layers(model).values():
+            if not weight.any():
+                nn.init.trunc_normal_(weight, std=0.02)
+
+
+def apply(model: nn.Module, patterns: Patterns) -> None:
+    """Zero the masked weights, in place; the others grow so that the layer's variance stays."""
+    weights = weights_of_layers(model)
+    with torch.no_grad():
+        for name, pattern in patterns.items():
+            density = float(pattern.double().mean())
+            weights[name].mul_(pattern / max(density, 1e-9) ** 0.5)
+
+
+def equalise(model: nn.Module, run: Callable[[], object]) -> None:
+    """Scale every layer's weights so that its outputs, without the bias, have a deviation of one.
+
+    A masked network without normalisation would fade to its biases, and any constant would pass for it.
+    """
+
+    def scale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        bias = module.bias
+        shift = (
+            bias.reshape(-1, *[1] * (output.ndim - 2))
+            if bias is not None and not isinstance(module, nn.Linear)
+            else bias
+        )
+        centred = output - shift if shift is not None else output
+        deviation = float(centred.std())
+        if deviation < 1e-8:
+            return output
+        module.weight.div_(deviation)
+        return centred / deviation + (shift if shift is not None else 0.0)
+
+    layers = [m for m in model.modules() if isinstance(m, _LAYERS)]
+    handles = [m.register_forward_hook(scale) for m in layers]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
