@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 from torch.fx import GraphModule
@@ -28,14 +30,15 @@ class CompiledModel:
         self.signature = signature
         self.settings = settings
         self.report = report
-        self._folder = tempfile.TemporaryDirectory(prefix="sparsefx-")
+        self._folder = Path(tempfile.mkdtemp(prefix="sparsefx-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._engine: Engine | None = None
 
     @property
     def model_file(self) -> Path:
         """The engine's ONNX file, lowered when first asked for."""
         self.engine()
-        return Path(self._folder.name) / MODEL
+        return self._folder / MODEL
 
     def engine(self) -> Engine:
         """The engine, ready to run. Raises TargetError for the target `torch`, which has none."""
@@ -44,7 +47,7 @@ class CompiledModel:
                 "target torch stops at the graph: call compiled.graph_module, or compile for onnxruntime:cpu"
             )
         if self._engine is None:
-            model = lower_to_onnx(self.graph_module, self.signature, Path(self._folder.name))
+            model = lower_to_onnx(self.graph_module, self.signature, self._folder)
             self._engine = onnxruntime_engine(model, self.signature, self.settings.threads)
             self.report.engine = {"target": self.settings.target, **self._engine.session.settings()}
         return self._engine
@@ -55,7 +58,7 @@ class CompiledModel:
         Raises BundleError where something other than a bundle is at `path`, TargetError for the target `torch`.
         """
         self.engine()
-        save_bundle(Path(path), Path(self._folder.name), self.signature, self.settings, self.report.to_dict())
+        save_bundle(Path(path), self._folder, self.signature, self.settings, self.report.to_dict())
 
     def __repr__(self) -> str:
         totals = self.report.totals

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .report_text import report_text
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -69,25 +71,5 @@ class Report:
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=1)
 
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> Report:
-        """The report that `to_dict` described, also after a trip through JSON."""
-        return Report(
-            **{
-                **data,
-                "layers": tuple(_layer(layer) for layer in data["layers"]),
-                "totals": Totals(**data["totals"]),
-                "steps": tuple(Step(**step) for step in data["steps"]),
-            }
-        )
-
     def __str__(self) -> str:
-        from .report_text import report_text
-
-        return report_text(self)
-
-
-def _layer(data: Mapping[str, Any]) -> LayerReport:
-    lists = ("shape_before", "shape_after", "kept_outputs", "kept_inputs")
-    tuples: dict[str, Any] = {key: tuple(data[key]) for key in lists if data[key] is not None}
-    return LayerReport(**{**data, **tuples})
+        return report_text(self.to_dict())

@@ -1,72 +1,67 @@
-"""A report as text for the terminal."""
+"""A report, as plain data, in words for the terminal."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .report import LayerReport, Report
+from typing import Any
 
 _HEADER = ("layer", "operator", "weight before", "weight after", "MACs before", "MACs after", "useless but kept")
 
 
-def report_text(report: Report) -> str:
-    """A table of the layers that changed, totals, and what the reader should know."""
-    changed = [layer for layer in report.layers if layer.shape_before != layer.shape_after or layer.stays]
-    rows = [_row(layer) for layer in changed]
-    lines = [
-        f"{report.model}: {len(report.layers)} layers, {len(changed)} listed (changed, or with useless channels kept)"
-    ]
-    lines += _table([_HEADER, *rows]) if rows else []
-    lines += ["", *_totals(report)]
+def report_text(report: Mapping[str, Any]) -> str:
+    """A table of the layers that changed, totals, and what the reader should know; `report` as Report.to_dict."""
+    layers = report["layers"]
+    changed = [x for x in layers if x["shape_before"] != x["shape_after"] or x["stays"]]
+    lines = [f"{report['model']}: {len(layers)} layers, {len(changed)} listed (changed, or with useless channels kept)"]
+    lines += _table([_HEADER, *map(_row, changed)]) if changed else []
+    lines += ["", *_totals(report["totals"])]
     reasons = Counter[str]()
-    for layer in report.layers:
-        reasons.update(layer.stays)
+    for layer in layers:
+        reasons.update(layer["stays"])
     if reasons:
         lines += ["", "Channels that the masks made useless and that stay:"]
         lines += [f"  {count:6d}  {reason}" for reason, count in reasons.most_common()]
-    for operator, nodes in report.unknown_operators.items():
+    for operator, nodes in report["unknown_operators"].items():
         lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
-    lines += [f"Note: {note}" for note in report.notes]
-    lines += verification_lines(report.verification)
-    if report.seconds:
-        lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
+    lines += [f"Note: {note}" for note in report["notes"]]
+    lines += verification_lines(report["verification"])
+    if report["seconds"]:
+        lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["seconds"].items()))
     return "\n".join(lines)
 
 
-def _row(layer: LayerReport) -> tuple[str, ...]:
+def _row(layer: Mapping[str, Any]) -> tuple[str, ...]:
     return (
-        layer.name,
-        layer.operator,
-        shape_text(layer.shape_before),
-        "gone" if layer.shape_after is None else shape_text(layer.shape_after),
-        count_text(layer.macs_before),
-        count_text(layer.macs_after),
-        str(sum(layer.stays.values()) or ""),
+        layer["name"],
+        layer["operator"],
+        shape_text(layer["shape_before"]),
+        "gone" if layer["shape_after"] is None else shape_text(layer["shape_after"]),
+        count_text(layer["macs_before"]),
+        count_text(layer["macs_after"]),
+        str(sum(layer["stays"].values()) or ""),
     )
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    left = {0, 1}
+    left = 2  # columns of words in front of those of numbers
     text = [
         "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in rows
     ]
     return [text[0], "-" * len(text[0]), *text[1:]]
 
 
-def _totals(report: Report) -> list[str]:
-    t = report.totals
-    return [
-        _change("parameters", t.parameters_before, t.parameters_after),
-        _change("multiply-accumulates per sample", t.macs_before, t.macs_after),
-        _change("output channels of layers", t.channels_before, t.channels_after),
-    ]
+def _totals(totals: Mapping[str, int]) -> list[str]:
+    names = {
+        "parameters": "parameters",
+        "macs": "multiply-accumulates per sample",
+        "channels": "output channels of layers",
+    }
+    return [_change(text, totals[f"{key}_before"], totals[f"{key}_after"]) for key, text in names.items()]
 
 
 def _change(what: str, before: int, after: int) -> str:

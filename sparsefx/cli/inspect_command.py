@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsefx.compiler.bundle import read_manifest, read_report
-from sparsefx.compiler.report import Report
-from sparsefx.compiler.report_text import shape_text
+from sparsefx.compiler.report_text import report_text, shape_text
 from sparsefx.passes.errors import BundleError
 from sparsefx.passes.signature import Signature
 
@@ -34,7 +33,7 @@ def _bundle(path: Path) -> tuple[dict[str, Any], str]:
         *(f"input  {spec}" for spec in signature.inputs),
         *(f"output {spec}" for spec in signature.outputs),
         "",
-        str(Report.from_dict(report)),
+        report_text(report),
     ]
     return {"manifest": manifest, "report": report}, "\n".join(lines)
 
