@@ -75,18 +75,7 @@ def _output_shapes(graph_module: GraphModule) -> list[Any]:
 
 def _delete_unused_constants(graph_module: GraphModule) -> None:
     used = {str(n.target) for n in graph_module.graph.nodes if n.op == "get_attr"}
-    for name, module in list(graph_module.named_modules()):
+    for name, module in graph_module.named_modules():
         for store in (module._parameters, module._buffers):
             for key in [k for k in store if f"{name}.{k}".lstrip(".") not in used]:
                 del store[key]
-    if isinstance(graph_module, torch.nn.Module):
-        _delete_empty_modules(graph_module)
-
-
-def _delete_empty_modules(module: torch.nn.Module) -> None:
-    for key, child in list(module._modules.items()):
-        if child is None:
-            continue
-        _delete_empty_modules(child)
-        if type(child) is torch.nn.Module and not (child._modules or child._parameters or child._buffers):
-            del module._modules[key]
