@@ -72,7 +72,7 @@ class _Search:
         old, new = _node_values(self.previous, self.inputs), _node_values(self.graph, self.inputs)
         analysis = graph_pass.analysis if isinstance(graph_pass, RemoveChannels) else None
         for node in self.graph.graph.nodes:
-            want, have = old.get(str(node.meta.get(STANDS_FOR, node.name))), new.get(node.name)
+            want, have = old.get(node.meta.get(STANDS_FOR), old.get(node.name)), new.get(node.name)
             if node.op != "call_function" or want is None or have is None:
                 continue
             if analysis is not None:

@@ -29,7 +29,7 @@ class MaskedModel:
         self._masked = dict(masked)
         self.graph = keep_graph(graph)
         self._result = signature.result
-        self.graph_stands_in = False  # whether run_float64 had to use the graph although there is a module
+        self._graph_stands_in = False  # whether run_float64 has to use the graph although there is a module
 
     def run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """Output tensors in the signature's order, in the model's own precision."""
@@ -39,7 +39,7 @@ class MaskedModel:
 
     def run_float64(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The same with every floating-point tensor in float64."""
-        if self._module is not None and not self.graph_stands_in:
+        if self._module is not None and not self._graph_stands_in:
             state = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers()), **self._masked}
             wide = {name: _widen(tensor) for name, tensor in state.items()}
             try:
@@ -47,7 +47,7 @@ class MaskedModel:
             except RuntimeError as error:
                 if "type" not in str(error):
                     raise
-                self.graph_stands_in = True
+                self._graph_stands_in = True
         inputs = [leaf for leaf in pytree.tree_leaves((list(args), dict(kwargs))) if isinstance(leaf, Tensor)]
         return [_unwrap(t) for t in run_graph_float64(self.graph, inputs)]
 

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from ..passes.capture import capture
 from ..passes.describe import describe
+from ..passes.fold_constants import FoldConstants
 from ..passes.patterns import apply_patterns
 from ..passes.signature import Signature
 from ..training.masks import MaskSet
@@ -50,6 +51,7 @@ def capture_masked(
     patterns = _patterns(model, mask_set)
     graph = capture(model, example.args, example.kwargs, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     unread = apply_patterns(graph, patterns)
+    FoldConstants()(graph)  # expressions of parameters become parameters, by which layers are then known
     state = mask_set.masked_state(model) if mask_set is not None and isinstance(model, nn.Module) else {}
     batches = dynamic_batch and dynamic_shapes is None and not isinstance(model, ExportedProgram)
     return Captured(graph, describe(graph), state, unread, batches)

@@ -7,7 +7,7 @@ import operator
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -127,7 +127,8 @@ def _decompositions() -> dict[Any, Any]:
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, every submodule's own mode restored outside."""
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    with suppress(NotImplementedError):  # the module of an exported program: its mode is part of its graph
+        model.eval()
     try:
         yield
     finally:

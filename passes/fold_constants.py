@@ -19,6 +19,7 @@ from .graph import (
     add_constant,
     constant_of,
     is_constant,
+    is_parameter,
     mutated_constants,
     node_operands,
     operator_name,
@@ -88,7 +89,7 @@ def _name(node: Node) -> str:
     named = [n for n in node.all_input_nodes if ORIGIN in n.meta]
     if not named:
         return f"folded_{node.name}"
-    name = str(max(named, key=lambda n: constant_of(n).numel()).meta[ORIGIN])
+    name = str(max(named, key=lambda n: (is_parameter(n), constant_of(n).numel())).meta[ORIGIN])
     module, _, attribute = name.partition(".parametrizations.")
     if attribute:
         return f"{module}.{attribute.split('.')[0]}"

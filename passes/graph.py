@@ -70,6 +70,11 @@ def constant_of(node: Node) -> Tensor:
     return get_constant(_owner(node), str(node.target))
 
 
+def is_parameter(node: Node) -> bool:
+    """Whether a get_attr node reads a parameter rather than a buffer."""
+    return str(node.target) in dict(_owner(node).named_parameters())
+
+
 def _owner(node: Node) -> GraphModule:
     owner = node.graph.owning_module
     if owner is None:

@@ -20,7 +20,7 @@ def apply_patterns(graph_module: GraphModule, patterns: Mapping[str, Tensor]) ->
     unread = set(patterns)
     for node in list(graph_module.graph.nodes):
         name = str(node.meta.get(ORIGIN))
-        if node.op != "get_attr" or name not in patterns:
+        if node.op != "get_attr" or not node.users or name not in patterns:
             continue
         weight, pattern = constant_of(node), patterns[name]
         if pattern.shape != weight.shape:
