@@ -260,7 +260,7 @@ def test_what_cannot_be_built_is_refused(options: dict[str, object], message: st
 
 def test_masks_of_another_model_are_refused() -> None:
     model = residual()
-    with pytest.raises(sparsefx.MaskError, match="conv3.weight"):
+    with pytest.raises(sparsefx.MaskError, match=r"conv3\.weight"):
         sparsefx.compile(model, (X,), masks=sparsefx.MaskSet({"conv3.weight": torch.ones(2, 2)}))
     with pytest.raises(sparsefx.MaskError, match=r"conv1.weight.*\(4, 8, 3, 3\).*\(16, 8, 3, 3\)"):
         sparsefx.compile(model, (X,), masks=sparsefx.MaskSet({"conv1.weight": torch.ones(4, 8, 3, 3)}))

@@ -1,0 +1,30 @@
+"""The measurement core counts what it should; how fast anything is, no test can know."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsefx.runtime.latency.measure import Measurement, measure
+
+
+def test_contenders_take_turns_in_alternating_order() -> None:
+    order: list[str] = []
+    shares: list[float] = []
+    results = measure(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")},
+        seconds=0.0,
+        least_runs=4,
+        warm_up=1,
+        on_round=lambda rounds, share: shares.append(share),
+    )
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab" + "ba"
+    assert [len(m.seconds) for m in results.values()] == [4, 4]
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_statistics() -> None:
+    slow, fast = Measurement((4.0, 2.0, 6.0, 8.0)), Measurement((2.0, 2.0, 2.0, 2.0))
+    assert slow.median == 5.0
+    assert slow.spread == pytest.approx(3.0)
+    assert slow.p99 == pytest.approx(7.94)
+    assert slow.ratio_to(fast) == 2.5
