@@ -2,8 +2,9 @@
 
 Legal where the channel analysis finds that nothing in the tensor depends on the input, and (1) every channel has
 one known value: the constant is broadcast; or (2) all sizes but the batch are fixed and the tensor is small: its
-values are measured on a run, for two batches of other inputs, and must agree. Only the last such tensor of a chain
-is replaced: what computed it becomes dead code. A constant takes the tensor's full shape where a reader needs it.
+values are measured on a run, for two batches of other inputs, and must agree. Only the last such tensor of a chain is
+replaced, where it meets what the input reaches: what computed it becomes dead code. A constant takes the tensor's
+full shape where a reader needs it.
 """
 
 from __future__ import annotations
@@ -40,14 +41,17 @@ class FoldUnreached(GraphPass):
     def rewrite(self, graph_module: GraphModule) -> bool:
         trace = GraphTrace(graph_module, self.rules)
         unreached = {n: v for n in graph_module.graph.nodes if (v := _unreached_value(trace, n)) is not None}
-        frontier = [n for n in unreached if any(user not in unreached for user in n.users)]
-        varying = [n for n in frontier if not (unreached[n].state == CONSTANT).all() and _is_small(n)]
-        measured = measure_unreached(graph_module, varying)
+        varying = [n for n, v in unreached.items() if not (v.state == CONSTANT).all() and _is_small(n)]
+        measured = measure_unreached(graph_module, [n for n in varying if not set(n.users) <= unreached.keys()])
+        computed = set(graph_module.graph.nodes) - unreached.keys()  # nodes that will still be computed
         modified = False
-        for node in frontier:
-            constant = _uniform(node, unreached[node]) if node not in varying else measured.get(node)
-            if constant is not None:
-                modified |= _replace(graph_module, node, constant, set(unreached))
+        for node in reversed(list(unreached)):
+            readers = [user for user in node.users if user in computed]
+            constant = measured.get(node, _uniform(node, unreached[node])) if readers else None
+            if constant is not None and _replace(graph_module, node, readers, constant, computed):
+                modified = True
+            elif readers:
+                computed.add(node)  # it cannot be replaced, so what it reads must be
         return modified
 
 
@@ -84,10 +88,9 @@ def _is_mixed(axis: Axis) -> bool:
     return len({f.tracked for f in axis}) == 2
 
 
-def _replace(graph_module: GraphModule, node: Node, constant: Tensor, unreached: set[Node]) -> bool:
+def _replace(graph_module: GraphModule, node: Node, readers: list[Node], constant: Tensor, computed: set[Node]) -> bool:
     """Let the readers of `node` read the constant: as it is where it broadcasts, else in its full shape."""
-    readers = [user for user in node.users if user not in unreached]
-    full_shape = [user for user in readers if not _broadcasts(user, node, unreached)]
+    full_shape = [user for user in readers if not _broadcasts(user, node, computed)]
     source = add_constant(graph_module, node, f"unreached_{node.name}", constant.contiguous())
     expanded = _expand(graph_module.graph, node, source) if full_shape else None
     if full_shape and expanded is None:
@@ -97,10 +100,10 @@ def _replace(graph_module: GraphModule, node: Node, constant: Tensor, unreached:
     return True
 
 
-def _broadcasts(reader: Node, node: Node, unreached: set[Node]) -> bool:
+def _broadcasts(reader: Node, node: Node, computed: set[Node]) -> bool:
     """Whether the reader is element-wise and another operand gives its result the full shape."""
     shape = tuple(size_of(s) for s in node.meta["val"].shape)
-    others = [n for n in reader.all_input_nodes if n is not node and n not in unreached and not is_constant(n)]
+    others = [n for n in reader.all_input_nodes if n is not node and n in computed and not is_constant(n)]
     shapes = [tuple(size_of(s) for s in m.shape) for n in others if (m := tensor_meta(n)) is not None]
     return reader.op == "call_function" and is_pointwise(reader.target) and shape in shapes
 
