@@ -130,6 +130,17 @@ def refine(axes: Sequence[Axis]) -> list[Size] | None:
     return sizes
 
 
+def track_alike(axes: Sequence[Axis]) -> bool:
+    """Whether several axes of one size track the same indices in the same order (nothing, for example)."""
+    if not any(factor.tracked for axis in axes for factor in axis):
+        return True
+    sizes = refine(axes)
+    if sizes is None:
+        return False
+    flags = [[factor.tracked for factor in split_axis(axis, sizes)] for axis in axes]
+    return all(own == flags[0] for own in flags)
+
+
 def split_axis(axis: Axis, sizes: Sequence[Size]) -> Axis:
     """`axis` with its factors split into `sizes`, a refinement of it."""
     pending, parts = list(axis), []

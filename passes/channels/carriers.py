@@ -19,8 +19,8 @@ from .arrays import Constants, Indices, Mask, States
 from .rules.call import Contraction
 from .transfer import CONSTANT, LIVE, POSITIONAL
 
-_INDEPENDENT = 1e-9  # relative size below which a residual map counts as zero
-_EXACT = 1e-11  # relative error up to which a combination counts as the map itself
+_INDEPENDENT = 1e-12  # size below which what is left of a map of size 1 counts as zero
+_EXACT = 1e-12  # error up to which a combination counts as a map of size 1
 
 Maps = Constants  # one row per channel, one column per position
 
@@ -59,12 +59,14 @@ def plan_absorption(
     kernel = contraction.kernel
     shape_in, shape_out = (kernel.groups, kernel.inputs), (kernel.groups, kernel.outputs)
     outputs = contraction.outputs
-    relevant = (kept_outputs & outputs.demand & (outputs.state != CONSTANT)).reshape(shape_out)
+    written = outputs.state == CONSTANT if contraction.weight is not None else False  # a mean has no bias to write
+    relevant = (kept_outputs & outputs.demand & ~np.broadcast_to(written, outputs.shape)).reshape(shape_out)
+    seen = (kernel.edges & relevant[:, :, None]).any(axis=1)
+    leaving = seen & ~kept_inputs.reshape(shape_in) & ~contraction.inputs.is_zero().reshape(shape_in)
     absorptions, keep = [], []
-    for group in np.flatnonzero(relevant.any(axis=1)).tolist():
+    for group in np.flatnonzero(leaving.any(axis=1)).tolist():
         view = _GroupView.of(contraction, kept_inputs.reshape(shape_in), group, measured.get(contraction.node))
-        seen = kernel.edges[group, relevant[group]].any(axis=0)
-        absorption, extra = _absorb(view, np.flatnonzero(seen & ~view.kept & ~view.zero), contraction)
+        absorption, extra = _absorb(view, np.flatnonzero(leaving[group] & ~view.zero), contraction)
         absorptions.append(absorption)
         keep.append(extra + group * kernel.inputs)
     return Plan(tuple(absorptions), np.concatenate(keep) if keep else np.empty(0, np.int64))
@@ -97,53 +99,58 @@ def _absorb(view: _GroupView, removed: Indices, contraction: Contraction) -> tup
     """The absorption of `removed`, and which inputs it needs kept."""
     unknown = removed[np.isnan(view.maps[removed]).any(axis=1)]
     removed = np.setdiff1d(removed, unknown)
-    preferred = np.flatnonzero(
-        view.kept & ~view.zero & ~np.isnan(view.maps).any(axis=1) & ((view.state == CONSTANT) | view.demand)
-    )
-    maps = np.unique(view.maps[np.concatenate([removed, preferred])], axis=1)
-    count = len(removed)
-    if contraction.weight is None:  # a mean has no weights to change: only uniform constants can leave it
-        varying = removed[np.ptp(maps[:count], axis=1) > 0] if maps.size else removed[:0]
-        removed = np.setdiff1d(removed, varying)
-        offset = view.maps[removed, 0]
-        nothing = np.empty(0, np.int64)
-        return Absorption(view.group, removed, offset, nothing, np.empty((count, 0))), np.concatenate(
-            [unknown, varying]
-        )
-    chosen = _choose_basis(maps, count, constant=contraction.kernel.uniform)
-    offset, coefficient, error = _combine(maps[:count], maps[chosen], constant=contraction.kernel.uniform)
-    scale = np.abs(maps).max(initial=0.0)
-    inexact = error > _EXACT * scale
-    carriers = np.concatenate([removed, preferred])[chosen]
-    inexact[[i for i in chosen if i < count]] = False
-    stay = np.union1d(carriers, removed[inexact])
+    if contraction.weight is None:
+        return _absorb_in_mean(view, removed, unknown)
+    steady = (view.state == CONSTANT) | view.demand  # kept inputs whose values are sure to stay what they were
+    preferred = np.flatnonzero(view.kept & ~view.zero & ~np.isnan(view.maps).any(axis=1) & steady)
+    both = np.concatenate([removed, preferred])
+    size = np.abs(view.maps[both]).max(axis=1, initial=0.0)
+    unit = np.unique(view.maps[both] / size[:, None], axis=1)  # every map is judged on its own scale
+    count, uniform = len(removed), contraction.kernel.uniform
+    chosen = _choose_basis(unit, size, count, constant=uniform)
+    offset, coefficient, error = _combine(unit[:count], unit[chosen], constant=uniform)
+    inexact = (error > _EXACT) & ~np.isin(np.arange(count), chosen)
+    stay = np.union1d(both[chosen], removed[inexact])
     left = ~np.isin(removed, stay)
-    extra = np.concatenate([unknown, stay[~view.kept[stay]]])
-    return Absorption(view.group, removed[left], offset[left], carriers, coefficient[left]), extra
+    rescaled = coefficient * size[:count, None] / size[chosen]
+    absorption = Absorption(view.group, removed[left], (offset * size[:count])[left], both[chosen], rescaled[left])
+    return absorption, np.concatenate([unknown, stay[~view.kept[stay]]])
 
 
-def _choose_basis(maps: Maps, count: int, *, constant: bool) -> list[int]:
-    """Rows that span the first `count` rows (together with constants): kept ones first, then the largest."""
-    residual = maps - maps.mean(axis=1, keepdims=True) if constant else maps.copy()
-    threshold = _INDEPENDENT * np.abs(maps).max(initial=0.0) * np.sqrt(maps.shape[1] if maps.ndim > 1 else 1)
+def _absorb_in_mean(view: _GroupView, removed: Indices, unknown: Indices) -> tuple[Absorption, Indices]:
+    """A mean has no weights to change: only uniform constants can leave it."""
+    varying = np.ptp(view.maps[removed], axis=1) > 0
+    nothing = np.empty(0, np.int64)
+    uniform = removed[~varying]
+    absorption = Absorption(view.group, uniform, view.maps[uniform, 0], nothing, np.empty((len(uniform), 0)))
+    return absorption, np.concatenate([unknown, removed[varying]])
+
+
+def _choose_basis(unit: Maps, size: Maps, count: int, *, constant: bool) -> list[int]:
+    """Rows that span the first `count` rows (together with constants), by pivoted orthogonalisation.
+
+    Kept rows come first; among rows that are about equally independent, the largest original map.
+    """
+    residual = unit - unit.mean(axis=1, keepdims=True) if constant else unit.copy()
+    threshold = _INDEPENDENT * np.sqrt(unit.shape[1])
     chosen: list[int] = []
     while count and np.linalg.norm(residual[:count], axis=1).max() > threshold:
         norms = np.linalg.norm(residual, axis=1)
-        kept = norms[count:]
-        pick = count + int(kept.argmax()) if (kept > threshold).any() else int(norms[:count].argmax())
+        pool = np.arange(count, len(norms)) if (norms[count:] > threshold).any() else np.arange(count)
+        good = pool[norms[pool] > 0.5 * norms[pool].max()]
+        pick = int(good[size[good].argmax()])
         direction = residual[pick] / norms[pick]
         residual = residual - np.outer(residual @ direction, direction)
+        residual[pick] = 0.0
         chosen.append(pick)
     return chosen
 
 
 def _combine(targets: Maps, basis: Maps, *, constant: bool) -> tuple[Maps, Maps, Maps]:
-    """Offsets, coefficients and errors of `targets` written in terms of `basis`."""
-    columns = basis.T if not constant else np.column_stack([np.ones(targets.shape[1]), basis.T])
-    if not columns.shape[1]:
-        return np.zeros(len(targets)), np.zeros((len(targets), 0)), np.abs(targets).max(axis=1, initial=0.0)
+    """Offsets, coefficients and largest errors of `targets` written in terms of `basis`."""
+    ones = np.ones((targets.shape[1], int(constant)))
+    columns = np.concatenate([ones, basis.T], axis=1)
     solution = np.asarray(np.linalg.lstsq(columns, targets.T, rcond=None)[0], dtype=np.float64)
     error = np.abs(columns @ solution - targets.T).max(axis=0, initial=0.0)
-    if constant:
-        return solution[0], solution[1:].T, error
-    return np.zeros(len(targets)), solution.T, error
+    offset = solution[0] if constant else np.zeros(len(targets))
+    return offset, solution[int(constant) :].T, error

@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from ...graph import constant_of, is_constant, rebind
 from ..arrays import Constants, Mask, States
-from ..axes import Axes, Axis, Factor, refine, split_axis, untracked
+from ..axes import Axes, Axis, Factor, refine, split_axis, track_alike, untracked
 from ..transfer import CONSTANT, LIVE, POSITIONAL, Value
 from .call import Call, OperatorRule, Result, Rewrite
 from .contraction import matrix_product
@@ -126,8 +126,8 @@ def attention(call: Call) -> Result:
     if grouped:
         q = _join_grouped_queries(call, q, k)
     headed = [q, k, v, mask] if mask is not None and per_head else [q, k, v]
-    rows = [-3] if len({_tracked_sizes(x.axes[-3]) for x in headed}) == 1 else []
-    same_width = _tracked_sizes(q.axes[-1]) == _tracked_sizes(k.axes[-1])
+    rows = [-3] if track_alike([x.axes[-3] for x in headed]) else []
+    same_width = track_alike([q.axes[-1], k.axes[-1]])
     qm, km = (_as_matrix(call, x, rows, -1 if same_width else None) for x in (q, k))
     vm = _as_matrix(call, v, rows, -1)
     mm = _as_matrix(call, mask, rows if per_head else [], None) if mask is not None else None
@@ -188,12 +188,11 @@ def product(call: Call) -> Result:
 def _computed_product(call: Call, a: Value, b: Value) -> Value:
     flow, batch = call.flow, len(call.shape) - 2
     batch_a, batch_b = (((),) * (batch + 2 - len(x.axes)) + x.axes[:-2] for x in (a, b))
-    alike = all(_tracked_sizes(x) == _tracked_sizes(y) for x, y in zip(batch_a, batch_b, strict=True))
+    alike = all(track_alike([x, y]) for x, y in zip(batch_a, batch_b, strict=True))
     rows = [list(range(len(x.axes) - 2)) if alike else [] for x in (a, b)]
     fresh = untracked(call.shape[:-2])
     lead = tuple(x if alike and _tracked_sizes(x) else y for x, y in zip(batch_a, fresh, strict=True))
-    inner = _tracked_sizes(a.axes[-1])
-    if inner and inner == _tracked_sizes(b.axes[-2]):
+    if _tracked_sizes(a.axes[-1]) and track_alike([a.axes[-1], b.axes[-2]]):
         am, bm = _as_matrix(call, a, rows[0], -1), _as_matrix(call, b, rows[1], -2)
         flow.couple(am.elements, bm.elements)
         matrix = flow.add(((Factor(am.shape[0], True),), (Factor(1, True),)), InnerProduct(am, bm))

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from ..arrays import Constants
-from ..axes import Axes
+from ..axes import Axes, axis_size
 from ..transfer import LIVE, Value
 from .call import Call, OperatorRule, Result, evaluate
 
@@ -48,6 +48,32 @@ def pointwise(call: Call) -> Result:
         unknown=LIVE,
         total=call.operator.removeprefix("aten::") in _TOTAL or (call.operator == "aten::div" and len(nodes) == 1),
     )
+
+
+def where(call: Call) -> Result:
+    """A choice between two operands; where the condition is constant, it is one of them."""
+    condition = call.flow.elementwise([call.value("condition")], call.shape_of("condition"), lambda c: c[0] != 0)
+    return _choose(call, condition, _number_or_value(call, "self"), _number_or_value(call, "other"))
+
+
+def masked_fill(call: Call) -> Result:
+    condition = call.flow.elementwise([call.value("mask")], call.shape_of("mask"), lambda c: c[0] != 0)
+    return _choose(call, condition, _number_or_value(call, "value"), call.value("self"))
+
+
+def _choose(call: Call, condition: Value, chosen: Value, otherwise: Value) -> Value:
+    """condition * chosen + (1 - condition) * otherwise, for finite values."""
+    flow, shape = call.flow, call.shape
+    inverse = flow.elementwise([condition], [axis_size(axis) for axis in condition.axes], lambda c: 1.0 - c[0])
+    first = flow.elementwise([condition, chosen], shape, _product, annihilators=(0, 1))
+    second = flow.elementwise([inverse, otherwise], shape, _product, annihilators=(0, 1))
+    return flow.elementwise([first, second], shape, lambda c: c[0] + c[1])
+
+
+def _number_or_value(call: Call, name: str) -> Value:
+    if isinstance(call[name], Node):
+        return call.value(name)
+    return call.flow.source((), np.array(float(call[name])))
 
 
 def identity(call: Call) -> Result:
@@ -141,14 +167,15 @@ _IDENTITIES = (
     "alias", "clone", "contiguous", "detach", "lift_fresh", "lift_fresh_copy", "resolve_conj", "resolve_neg",
 )  # fmt: skip
 _UNTAGGED_POINTWISE = (
-    "_to_copy", "to", "hardswish", "masked_fill", "floor_divide", "log_sigmoid", "rsub", "relu6", "selu", "where",
-    "result_type", "float_power",
+    "_to_copy", "to", "hardswish", "floor_divide", "log_sigmoid", "rsub", "relu6", "selu", "float_power",
 )  # fmt: skip
 
 RULES: dict[str, OperatorRule] = {
     **{f"aten::{name}": OperatorRule(identity) for name in _IDENTITIES},
     **{f"aten::{name}": OperatorRule(pointwise) for name in _UNTAGGED_POINTWISE},
     **{f"aten::{name}": OperatorRule(fill_like) for name in ("zeros_like", "ones_like", "full_like", "fill", "zero")},
+    "aten::where": OperatorRule(where),
+    "aten::masked_fill": OperatorRule(masked_fill),
     "aten::dropout": OperatorRule(dropout),
     "aten::feature_dropout": OperatorRule(dropout),
     "aten::alpha_dropout": OperatorRule(dropout),
