@@ -24,6 +24,7 @@ import tests.torchvision_shim  # noqa: F401 - torchvision imports only after thi
 from benchmarks.results_file import write_results
 from sparsefx.compiler.compile import compile
 from tests.helpers import deviation
+from tests.zoo.alive import images
 from tests.zoo.case import build
 from tests.zoo.models import classifiers
 
@@ -52,7 +53,7 @@ def compare(name: str) -> list[Row]:
     zoo = next(model for model in classifiers() if model.name == name)
     module = build(zoo, _MASK)
     assert module is not None
-    inputs = torch.randn(8, 3, zoo.size, zoo.size, generator=torch.Generator().manual_seed(3))
+    inputs = images(8, zoo.size, torch.Generator().manual_seed(3))
     with torch.no_grad():
         exact = copy.deepcopy(module).double()(inputs.double())
     channels = sum(w.shape[0] for w in _layers(module).values())

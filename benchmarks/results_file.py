@@ -26,11 +26,12 @@ def environment() -> dict[str, Any]:
 
 
 def write_results(name: str, figures: Any) -> Path:
-    """Write `results/NAME.json`."""
+    """Write `results/NAME.json`, whole or not at all."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"environment": environment(), "figures": figures}, indent=1) + "\n")
-    return path
+    partial = path.with_suffix(".partial")  # a run that is stopped leaves the old figures or the new ones
+    partial.write_text(json.dumps({"environment": environment(), "figures": figures}, indent=1) + "\n")
+    return partial.replace(path)
 
 
 def _processor() -> str:

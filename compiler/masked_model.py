@@ -41,7 +41,8 @@ class MaskedModel:
         """The same with every floating-point tensor in float64."""
         if self._module is not None and not self._graph_stands_in:
             state = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers()), **self._masked}
-            wide = {name: _widen(tensor) for name, tensor in state.items()}
+            once = {id(tensor): _widen(tensor) for tensor in state.values()}  # tied parameters stay tied
+            wide = {name: once[id(tensor)] for name, tensor in state.items()}
             try:
                 return self._module_outputs(wide, *pytree.tree_map(_widen, (list(args), dict(kwargs))))
             except RuntimeError as error:

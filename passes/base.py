@@ -25,6 +25,11 @@ class GraphPass(PassBase):
     def rewrite(self, graph_module: GraphModule) -> bool:
         """Change the graph; tell whether anything changed."""
 
+    def __call__(self, graph_module: GraphModule) -> PassResult:
+        result = super().__call__(graph_module)
+        assert result is not None
+        return result
+
     def call(self, graph_module: GraphModule) -> PassResult:
         before = _output_shapes(graph_module)
         one_reader_per_node(graph_module)

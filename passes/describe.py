@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,12 +29,11 @@ def describe(graph_module: GraphModule) -> Signature:
     args_spec, kwargs_spec = info.in_spec.children()
     argument_trees = _trees(args_spec, kwargs_spec, info.orig_args, inputs, tensors_in)
     result, _ = _tree(info.out_spec, outputs, tensors_out)
+    input_names = [str(n.target) for n in tensors_in]
+    output_names = _output_names(result, len(tensors_out), input_names)
     return Signature(
-        tuple(_tensor_spec(n, str(n.target), names) for n in tensors_in),
-        tuple(
-            _tensor_spec(n, name, names)
-            for n, name in zip(tensors_out, _output_names(result, len(tensors_out)), strict=True)
-        ),
+        tuple(_tensor_spec(n, name, names) for n, name in zip(tensors_in, input_names, strict=True)),
+        tuple(_tensor_spec(n, name, names) for n, name in zip(tensors_out, output_names, strict=True)),
         argument_trees,
         args_spec.num_children,
         result,
@@ -121,16 +121,21 @@ def numpy_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _output_names(result: Tree, count: int) -> list[str]:
-    """A name for every output tensor, from its place in the result."""
+def _output_names(result: Tree, count: int, taken: Sequence[str]) -> list[str]:
+    """A name for every output tensor, from its place in the result; an engine wants names to differ from inputs'."""
     names: dict[int, str] = {}
 
     def walk(tree: Tree, path: list[str]) -> None:
-        if tree.kind == "tensor":
-            names.setdefault(tree.index, "_".join(path) or "output")
+        if tree.kind == "tensor" and tree.index not in names:
+            names[tree.index] = _unused("_".join(path) or "output", {*taken, *names.values()})
         labels = tree.keys if tree.kind == "dict" else [str(i) for i in range(len(tree.items))]
         for label, item in zip(labels, tree.items, strict=True):
             walk(item, [*path, str(label)])
 
     walk(result, [] if result.kind in ("tensor", "dict") else ["output"])
     return [names[i] for i in range(count)]
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    candidates = itertools.chain((name, f"{name}_out"), (f"{name}_out{i}" for i in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)

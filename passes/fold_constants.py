@@ -60,7 +60,7 @@ def _is_foldable(node: Node, mutated: set[str]) -> bool:
     operands = node_operands((node.args, node.kwargs))
     name = operator_name(node)
     if name in _TYPE_ONLY:
-        return all(tensor_meta(n) is not None for n in operands[1:]) and not operands[1:]
+        return all(is_constant(n) and str(n.target) not in mutated for n in operands[1:])
     if any(not is_constant(n) or str(n.target) in mutated for n in operands):
         return False
     if not operands and name not in _FROM_NOTHING:

@@ -109,8 +109,10 @@ def measure_unreached(graph_module: GraphModule, nodes: Sequence[Node]) -> dict[
 def _channel_maps(low: Tensor, high: Tensor, axis: int) -> PositionalMaps:
     lows, highs = (t.movedim(axis, 0).reshape(t.shape[axis], -1).numpy() for t in (low, high))
     scale = np.abs(highs).max(axis=1, initial=0.0)
-    steady = (highs - lows).max(axis=1, initial=0.0) <= _STEADY * scale
-    return PositionalMaps(lows, steady & np.isfinite(highs).all(axis=1))
+    finite = np.isfinite(highs)
+    spread = np.where(finite, highs, 0.0) - np.where(finite, lows, 0.0)
+    steady = spread.max(axis=1, initial=0.0) <= _STEADY * scale
+    return PositionalMaps(lows, steady & finite.all(axis=1))
 
 
 def _measure(graph_module: GraphModule, nodes: set[Node]) -> dict[Node, tuple[Tensor, Tensor]]:

@@ -22,8 +22,12 @@ from .channels.carriers import Absorption
 from .channels.rules import OperatorRule, Rewrite
 from .channels.rules.call import Contraction
 from .channels.transfer import CONSTANT, Value
+from .errors import PassError
 from .graph import PATTERN, add_constant, constant_of, rebind, set_constant
 from .indices import narrow_indices
+
+
+_MOST_ROUNDS = 100  # two or three are usual
 
 
 class RemoveChannels(GraphPass):
@@ -42,9 +46,10 @@ class RemoveChannels(GraphPass):
         """Remove until there is nothing left to remove: smaller sizes can make more of a graph understood."""
         modified = super().call(graph_module).modified
         self.analysis = self.final_analysis
-        while modified and super().call(graph_module).modified:
-            pass
-        return PassResult(graph_module, modified)
+        for _ in range(_MOST_ROUNDS):
+            if not modified or not super().call(graph_module).modified:
+                return PassResult(graph_module, modified)
+        raise PassError(f"RemoveChannels still finds channels to remove after {_MOST_ROUNDS} rounds; please report it")
 
     def rewrite(self, graph_module: GraphModule) -> bool:
         analysis = analyse_channels(graph_module, self.rules)
@@ -52,13 +57,16 @@ class RemoveChannels(GraphPass):
         if not any(analysis.compaction.changed(v) for n in graph_module.graph.nodes for v in analysis.trace.values(n)):
             return False
         contractions = {c.node: c for c in analysis.trace.contractions}
-        for node in [n for n in graph_module.graph.nodes if _is_alive(n, analysis)]:
+        alive = [n for n in graph_module.graph.nodes if _is_alive(n, analysis)]
+        for node in alive:
+            rule = analysis.trace.rule_of(node)
+            if node.op == "get_attr":
+                _cut_constant(node, analysis)
+            elif node not in contractions and rule is not None and rule.rewrite is not None:
+                rule.rewrite(Rewrite(node, analysis.trace.lookup, analysis.compaction))
+        for node in alive:  # last, because they may insert nodes, which the analysis has no values of
             if node in contractions:
                 _rewrite_contraction(contractions[node], analysis)
-            elif node.op == "get_attr":
-                _cut_constant(node, analysis)
-            elif (rule := analysis.trace.rule_of(node)) is not None and rule.rewrite is not None:
-                rule.rewrite(Rewrite(node, analysis.trace.lookup, analysis.compaction))
         return True
 
 

@@ -116,7 +116,7 @@ class _Closure:
         while growing:
             plans = {}
             growing = self._repair()
-            for contraction in reversed(self.trace.contractions):
+            for contraction in self.trace.contractions:  # in order: later readers see the carriers of earlier ones
                 mask = Compaction(self.kept).mask
                 inputs, outputs = contraction.inputs, contraction.outputs
                 plan = plan_absorption(contraction, mask(inputs), mask(outputs), measured)

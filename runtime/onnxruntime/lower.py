@@ -46,10 +46,20 @@ def lower_to_onnx(graph_module: GraphModule, signature: Signature, folder: Path)
     except Exception as error:
         raise TargetError(f"the graph has no ONNX form: {_innermost(error)}") from error
     assert exported is not None
+    _make_names_unique(exported.model.graph)
     path = folder / MODEL_FILE
     exported.save(str(path), external_data=_weight_bytes(graph_module) > _LARGEST_PROTOBUF)
     onnx.checker.check_model(str(path))
     return path
+
+
+def _make_names_unique(graph: Any) -> None:
+    """Weights and values inside give way to outputs, which are called as the user's keys are."""
+    outputs = {value.name: value for value in graph.outputs}
+    inside = [*graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for value in inside:
+        if outputs.get(value.name, value) is not value:
+            value.name = f"{value.name}_inside"
 
 
 def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:

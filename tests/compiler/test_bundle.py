@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from sparsefx.compiler.compiled import CompiledModel
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Iterator[CompiledModel]:
+def compiled() -> CompiledModel:
     torch.manual_seed(0)
-    yield sparsefx.compile(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), (torch.randn(1, 4),))
+    return sparsefx.compile(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval(), (torch.randn(1, 4),))
 
 
 @pytest.fixture
@@ -35,6 +35,11 @@ def _edit(file: Path, change: Callable[[dict[str, object]], object]) -> None:
     data = json.loads(file.read_text())
     change(data)
     file.write_text(json.dumps(data))
+
+
+def _replace_by_file(bundle: Path) -> None:
+    shutil.rmtree(bundle)
+    bundle.write_text("x")
 
 
 def test_a_bundle_loads_and_says_what_it_is(saved: Path, compiled: CompiledModel) -> None:
@@ -68,7 +73,7 @@ def test_threads_can_be_chosen_at_load(saved: Path) -> None:
         (lambda b: _link(b / "model.onnx"), "not a plain file of the bundle"),
         (lambda b: _edit(b / "manifest.json", _other_target), "built for target tensorrt:sm90"),
         (lambda b: shutil.rmtree(b), "is no bundle: expected a folder .* found nothing"),
-        (lambda b: (shutil.rmtree(b), b.write_text("x")), "found a file"),
+        (_replace_by_file, "found a file"),
     ],
 )
 def test_what_is_not_as_it_was_saved_is_refused(saved: Path, damage: Callable[[Path], object], message: str) -> None:

@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 import sparsefx
 from sparsefx.compiler.compiled import CompiledModel
-from tests.helpers import VARIATION, deviation, randomise
+from tests.helpers import VARIATION, deviation
 
 from . import masks
+from .alive import bring_to_life, images, revive_zero_layers
 from .models import ZooModel
 
 GRAPH_TOLERANCE = 1e-9
@@ -52,13 +53,12 @@ def build(model: ZooModel, mask: str, seed: int = 0) -> nn.Module | None:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     module = model.build().eval()
-    masks.revive_zero_layers(module)
+    revive_zero_layers(module)
     patterns = masks.MASKS[mask](module, generator)
     if not patterns:
         return None
     masks.apply(module, patterns)
-    batch = torch.randn(_CALIBRATION_BATCH, 3, model.size, model.size, generator=generator)
-    randomise(module, lambda: masks.equalise(module, lambda: module(batch)), generator)
+    bring_to_life(module, images(_CALIBRATION_BATCH, model.size, generator), generator)
     return module
 
 
@@ -68,7 +68,7 @@ def run_case(model: ZooModel, mask: str, *, engine: bool = True) -> CaseResult |
     module = build(model, mask)
     if module is None:
         return None
-    example = torch.randn(2, 3, model.size, model.size, generator=torch.Generator().manual_seed(1))
+    example = images(2, model.size, torch.Generator().manual_seed(1))
     varies = _variation(module, model.size)
     lowered = sparsefx.compile(module, (example,), tolerance=ENGINE_TOLERANCE) if engine else None
     checks = lowered.report.verification["outputs"] if lowered is not None and lowered.report.verification else []
@@ -105,6 +105,6 @@ def _result(
 
 def _variation(module: nn.Module, size: int) -> float:
     with torch.no_grad():
-        outputs = pytree.tree_leaves(module(torch.randn(6, 3, size, size, generator=torch.Generator().manual_seed(2))))
+        outputs = pytree.tree_leaves(module(images(6, size, torch.Generator().manual_seed(2))))
     found = [deviation(o) for o in outputs if isinstance(o, Tensor)]
     return min(d.over_inputs / d.total if d.total else 0.0 for d in found)

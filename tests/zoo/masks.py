@@ -1,4 +1,4 @@
-"""The sparsity patterns of the sweep, and weights that keep a masked network alive."""
+"""The sparsity patterns of the sweep."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SHARE = 0.3
 _DENSITY = 0.05
 
 Patterns = dict[str, Tensor]
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 
 
 def weights_of_layers(model: nn.Module) -> dict[str, Tensor]:
     """Weights of convolutions and linear layers, packed attention projections among them, by name."""
-    found = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, _LAYERS)}
+    found = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, LAYERS)}
     for name, m in model.named_modules():
         if isinstance(m, nn.MultiheadAttention):
             found[f"{name}.in_proj_weight"] = m.in_proj_weight
@@ -82,14 +82,6 @@ def _rows(weight: Tensor, kept: Tensor) -> Tensor:
     return kept.reshape(-1, *[1] * (weight.ndim - 1)).expand(weight.shape)
 
 
-def revive_zero_layers(model: nn.Module) -> None:
-    """Layers that a builder leaves at zero (the heads of vision transformers) get random weights."""
-    with torch.no_grad():
-        for weight in weights_of_layers(model).values():
-            if not weight.any():
-                nn.init.trunc_normal_(weight, std=0.02)
-
-
 def apply(model: nn.Module, patterns: Patterns) -> None:
     """Zero the masked weights, in place; the others grow so that the layer's variance stays."""
     weights = weights_of_layers(model)
@@ -97,33 +89,3 @@ def apply(model: nn.Module, patterns: Patterns) -> None:
         for name, pattern in patterns.items():
             density = float(pattern.double().mean())
             weights[name].mul_(pattern / max(density, 1e-9) ** 0.5)
-
-
-def equalise(model: nn.Module, run: Callable[[], object]) -> None:
-    """Scale every layer's weights so that its outputs, without the bias, have a deviation of one.
-
-    A masked network without normalisation would fade to its biases, and any constant would pass for it.
-    """
-
-    def scale(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        bias = module.bias
-        shift = (
-            bias.reshape(-1, *[1] * (output.ndim - 2))
-            if bias is not None and not isinstance(module, nn.Linear)
-            else bias
-        )
-        centred = output - shift if shift is not None else output
-        deviation = float(centred.std())
-        if deviation < 1e-8:
-            return output
-        module.weight.div_(deviation)
-        return centred / deviation + (shift if shift is not None else 0.0)
-
-    layers = [m for m in model.modules() if isinstance(m, _LAYERS)]
-    handles = [m.register_forward_hook(scale) for m in layers]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -115,8 +115,8 @@ def _as_matrix(call: Call, value: Value, rows: Sequence[int], columns: int | Non
 
 def attention(call: Call) -> Result:
     """Heads keep equally many channels each; q and k the same ones of a head, v its own."""
-    if call["dropout_p"] or len(call.shape) < 3:
-        return call.opaque("attention with dropout, or without a head axis")
+    if call["dropout_p"] or any(len(call.shape_of(n)) != max(len(call.shape), 3) for n in ("query", "key", "value")):
+        return call.opaque("attention with dropout, without a head axis, or of operands of unequal rank")
     flow, (q, k, v) = call.flow, [call.value(name) for name in ("query", "key", "value")]
     mask = call.value("attn_mask") if call["attn_mask"] is not None else None
     per_head = mask is not None and len(mask.axes) > 2 and mask.axes[-3] != ()
@@ -125,8 +125,10 @@ def attention(call: Call) -> Result:
         return call.opaque("grouped-query attention with a mask per head")
     if grouped:
         q = _join_grouped_queries(call, q, k)
-    headed = [q, k, v, mask] if mask is not None and per_head else [q, k, v]
-    rows = [-3] if track_alike([x.axes[-3] for x in headed]) else []
+    heads = [x.axes[-3] for x in ([q, k, v, mask] if mask is not None and per_head else [q, k, v])]
+    if grouped and k.axes[-3]:
+        heads[0] = heads[0][:-1]  # the last factor counts the queries of a key head, which stay together
+    rows = [-3] if track_alike(heads) else []
     same_width = track_alike([q.axes[-1], k.axes[-1]])
     qm, km = (_as_matrix(call, x, rows, -1 if same_width else None) for x in (q, k))
     vm = _as_matrix(call, v, rows, -1)

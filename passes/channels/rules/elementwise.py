@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
+from ...graph import tensor_meta
 from ..arrays import Constants
 from ..axes import Axes, axis_size
 from ..transfer import LIVE, Value
@@ -99,11 +100,13 @@ def fill_like(call: Call) -> Result:
     number: float | Node | None = {"aten::ones_like": 1.0}.get(call.operator, 0.0)
     if "fill_value" in call.arguments or "value" in call.arguments:
         number = call.arguments.get("fill_value", call.arguments.get("value"))
-    if number is None or isinstance(number, Node):
-        return call.opaque("a fill with a computed value")
+    if number is None or (isinstance(number, Node) and tensor_meta(number) is None):
+        return call.opaque("a fill with a computed number")
     shaped = call.flow.elementwise([call.value_of(call.operands()[0])], call.shape, _first)
     zero = call.flow.source((), np.zeros(()))
     annihilated = call.flow.elementwise([shaped, zero], call.shape, lambda c: c[0] * c[1], annihilators=(0, 1))
+    if isinstance(number, Node):
+        return call.flow.elementwise([annihilated, call.value_of(number)], call.shape, lambda c: c[0] + c[1])
     return call.flow.elementwise([annihilated], call.shape, lambda c: c[0] + float(number))
 
 
@@ -133,7 +136,10 @@ def instance_norm(call: Call) -> Result:
     """Each channel of each sample by its own statistics: a uniform channel becomes zero, then the shift."""
     if not call["use_input_stats"]:
         return batch_norm(call)
-    normalised = call.flow.elementwise([call.value("input")], call.shape, lambda c: np.zeros_like(c[0]))
+    operand = call.value("input")
+    if any(f.tracked for axis in operand.axes[2:] for f in axis):
+        return call.opaque("instance_norm over channels", live=False)
+    normalised = call.flow.elementwise([operand], call.shape, lambda c: np.zeros_like(c[0]))
     return _affine(call, normalised)
 
 

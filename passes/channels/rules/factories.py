@@ -17,6 +17,8 @@ _NUMBERS = {"zeros": 0.0, "ones": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "full"
 
 def filled(call: Call) -> Result:
     """A tensor of one number: its static axes are channels of its own, free to be cut."""
+    if "self" in call.arguments:
+        call.only_shape("self")
     number = _NUMBERS[call.operator.removeprefix("aten::")]
     fill = call["fill_value"] if number is None else number
     if isinstance(fill, Node):
@@ -38,9 +40,11 @@ def rewrite_filled(rewrite: Rewrite) -> None:
 
 
 def slice_scatter(call: Call) -> Result:
-    """Positions of one tensor overwritten by another: channels meet and join."""
-    values = [call.value("self"), call.value("src")]
-    dim = call["dim"] % len(call.shape)
+    """Positions of one tensor, or a single one, overwritten by another: channels meet and join."""
+    dim, (target, source) = call["dim"] % len(call.shape), (call.value("self"), call.value("src"))
+    if call.operator == "aten::select_scatter":
+        source = call.flow.reinterpret(source, (*source.axes[:dim], (), *source.axes[dim:]))
+    values = [target, source]
     if any(is_tracked(v, dim) for v in values):
         return call.opaque("a write into a slice of channels", live=False)
     target, source = track_alike(values, dim, call)
@@ -51,4 +55,5 @@ def slice_scatter(call: Call) -> Result:
 RULES: dict[str, OperatorRule] = {
     **{f"aten::{name}": OperatorRule(filled, rewrite_filled) for name in _NUMBERS},
     "aten::slice_scatter": OperatorRule(slice_scatter),
+    "aten::select_scatter": OperatorRule(slice_scatter),
 }

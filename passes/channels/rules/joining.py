@@ -26,7 +26,8 @@ def cat(call: Call) -> Result:
     """Concatenation. Of channels: their indices follow each other. Of positions: channels meet and join."""
     dim = call["dim"] % len(call.shape)
     values = track_alike([call.value_of(n) for n in call["tensors"]], dim, call)
-    if not any(is_tracked(v, dim) for v in values):
+    single_channels = dim > 0 and len(values) > 1 and all(v.axes[dim] == () for v in values)
+    if not single_channels and not any(is_tracked(v, dim) for v in values):
         return call.flow.merge(
             values,
             with_untracked_axis(values[0], dim, call.shape[dim]),

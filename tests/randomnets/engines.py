@@ -1,0 +1,97 @@
+"""Check one random net through ONNX Runtime: masked, compiled in float32, and run beside the float64 module."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+import sparsefx
+from sparsefx.compiler.compiled import CompiledModel
+from sparsefx.passes.errors import TargetError, VerificationError
+
+from ..helpers import FLOOR, Inputs, deviation, run
+from .check import ATTEMPTS, restore, varies
+from .draw import Draw
+from .masks import apply_masks, draw_masks
+from .net import Built, build
+
+TOLERANCE = 1e-4  # of the output's deviation over inputs, the compiler's default
+_EAGER_FACTOR = 3.0  # where the float32 module itself is further off than the tolerance
+
+
+@dataclass
+class EngineOutcome:
+    """What was found on some nets."""
+
+    nets: int = 0
+    removed: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by reason; nothing was compared
+    failures: list[str] = field(default_factory=list)
+
+
+def check_engine(draw: Draw, label: str, outcome: EngineOutcome) -> None:
+    """Adds the net to the outcome; failures are told, not raised."""
+    built = build(draw)
+    if not _mask(draw, built):
+        outcome.refused["mask: the output hardly varies"] += 1
+        return
+    single, inputs = copy.deepcopy(built.net).float(), _single(built.make_inputs(2))
+    try:
+        compiled = sparsefx.compile(single, inputs)
+    except (TargetError, VerificationError) as error:
+        outcome.refused[f"{type(error).__name__}: {str(error).splitlines()[0][:90]}"] += 1
+        if "deviates" in str(error):
+            outcome.failures.append(f"{label}: {error}")
+        return
+    totals = compiled.report.totals
+    outcome.nets += 1
+    outcome.removed += totals.parameters_after < totals.parameters_before
+    worst = _worst(compiled, single, built)
+    if worst > 1.0:
+        outcome.failures.append(f"{label}: {worst:.3g} times the bound; steps {sorted(built.names)}")
+
+
+def _mask(draw: Draw, built: Built) -> bool:
+    """Zero weights under the first of some masks that lets the output vary."""
+    weights = {name: p.detach().clone() for name, p in built.net.named_parameters()}
+    for _ in range(ATTEMPTS):
+        masks, _names = draw_masks(draw, built.net)
+        apply_masks(built.net, masks)
+        if varies(built):
+            return True
+        restore(built, weights)
+    return False
+
+
+def _single(inputs: Inputs) -> Inputs:
+    return tuple(x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs)
+
+
+def _worst(compiled: CompiledModel, single: torch.nn.Module, built: Built) -> float:
+    """The largest error over batch sizes, as a share of its bound."""
+    exact, engine = copy.deepcopy(single).double(), compiled.engine()
+    scales = [deviation(o).over_inputs for o in run(exact, built.make_inputs(8)) if isinstance(o, Tensor)]
+    worst = 0.0
+    for batch in (1, 2, 3):
+        inputs = _single(built.make_inputs(batch))
+        want = run(exact, tuple(x.double() if x.is_floating_point() else x for x in inputs))
+        eager, have = run(single, inputs), pytree.tree_leaves(engine(*inputs))
+        assert len(want) == len(have) == len(scales)
+        for w, e, h, scale in zip(want, eager, have, scales, strict=True):
+            bound = max(TOLERANCE, _EAGER_FACTOR * _error(e, w, scale))
+            worst = max(worst, _error(h, w, scale) / bound)
+    return worst
+
+
+def _error(have: Any, want: Tensor, scale: float) -> float:
+    if tuple(have.shape) != tuple(want.shape):
+        return float("inf")
+    if not want.is_floating_point():
+        return 0.0 if torch.equal(have, want) else float("inf")
+    return float((have.double() - want).abs().max()) / max(scale, FLOOR)
