@@ -26,7 +26,6 @@ from .errors import PassError
 from .graph import PATTERN, add_constant, constant_of, rebind, set_constant
 from .indices import narrow_indices
 
-
 _MOST_ROUNDS = 100  # two or three are usual
 
 

@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from sparsefx.passes.errors import CaptureError, MaskError
 
+_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _SHAPE = re.compile(r"(?P<shape>\d+(x\d+)*)(:(?P<dtype>\w+)(:(?P<high>\d+))?)?")
 
 
@@ -99,9 +100,10 @@ def _example(text: str, generator: torch.Generator) -> Tensor:
     if match is None:
         raise CaptureError(f"--input must look like 1x3x224x224 or 1x128:int64:30522, found {text!r}")
     shape = [int(size) for size in match["shape"].split("x")]
-    dtype = getattr(torch, match["dtype"] or "float32", None)
-    if not isinstance(dtype, torch.dtype):
-        raise CaptureError(f"--input {text}: {match['dtype']} is no torch dtype")
+    name = match["dtype"] or "float32"
+    if name not in _DTYPES:
+        raise CaptureError(f"--input {text}: {name} is no torch dtype for inputs; use one of {', '.join(_DTYPES)}")
+    dtype = getattr(torch, name)
     if dtype.is_floating_point:
         return torch.randn(shape, generator=generator).to(dtype)
     return torch.randint(0, int(match["high"] or 2), shape, generator=generator).to(dtype)

@@ -1,7 +1,7 @@
 """Check one random net: capture it once, then for several masks rewrite a copy and compare with the masked module.
 
-Capturing costs ten times as much as all the rest, so every net is tried under `MASKS` masks. The compared module is the eager
-masked net in float64, on fresh inputs, at batch sizes 1, 2 and 3.
+Capturing costs ten times as much as all the rest, so every net is tried under `MASKS` masks. The compared module is the
+eager masked net in float64, on fresh inputs, at batch sizes 1, 2 and 3.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ PATTERNS: dict[str, Pattern] = {
     "zero": lambda w, g: torch.zeros_like(w, dtype=torch.bool),
 }
 _STRUCTURED = (
-    "filters 30%", "filters 50%", "filters 50%", "filters and columns", "filters 80%", "head rows", "dense", "columns 50%",
+    "filters 30%", "filters 50%", "filters 50%", "filters and columns", "filters 80%", "head rows", "dense",
+    "columns 50%",
 )  # fmt: skip
 
 

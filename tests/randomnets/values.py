@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .draw import Draw
 
-# Layouts: image (B, C, H, W), signal (B, C, L), volume (B, C, D, H, W), tokens (B, N, C), grid (B, H, W, C), vector (B, C).
+# Layouts: image (B, C, H, W), signal (B, C, L), volume (B, C, D, H, W), tokens (B, N, C), grid (B, H, W, C),
+# vector (B, C).
 CHANNEL_AXIS = {"image": 1, "signal": 1, "volume": 1, "tokens": 2, "grid": 3, "vector": 1}
 SPATIAL_DIMS = {"image": 2, "signal": 1, "volume": 3}
 

@@ -18,6 +18,7 @@ from .masks import LAYERS, weights_of_layers
 _BIAS = 0.4  # deviation of biases and of affine weights
 _SHIFT = 0.5  # mean of a norm's bias: most units away from the kink of their activation, or rounding errors grow
 _STATISTICS = 0.3  # deviation of the perturbation of BatchNorm's statistics
+_QUIET = 0.1  # of a layer's mean variance: a channel that hardly varies is not made as loud as the others
 _SILENT = 1e-4  # less is rounding, which must not be made loud
 
 
@@ -76,7 +77,8 @@ def _equalise(layer: Any, output: Tensor) -> Tensor:
     bias = layer.bias.reshape(along) if layer.bias is not None else output.new_zeros(())
     product = output - bias
     mean = product.mean([j for j in range(output.ndim) if j != channel], keepdim=True)
-    if layer.bias is None:
+    squeezed = output.ndim == 4 and output.shape[2:] == (1, 1)  # what varies there would switch gates on and off
+    if layer.bias is None or squeezed:
         mean = torch.zeros_like(mean)
     deviation = float((product - mean).std())
     if deviation < _SILENT:
@@ -89,7 +91,8 @@ def _equalise(layer: Any, output: Tensor) -> Tensor:
 
 def _calibrate(norm: Any, x: Tensor, generator: torch.Generator) -> Tensor:
     others = [j for j in range(x.ndim) if j != 1]
-    variance = x.var(others, correction=0).clamp(min=1e-3)
+    variance = x.var(others, correction=0)
+    variance = variance.clamp(min=max(_QUIET * float(variance.mean()), 1e-3))
     noise = torch.randn(2, len(variance), generator=generator)
     norm.running_mean.copy_(x.mean(others) + _STATISTICS * variance.sqrt() * noise[0])
     norm.running_var.copy_(variance * torch.exp(_STATISTICS * noise[1]))
