@@ -27,7 +27,7 @@ import tests.torchvision_shim  # noqa: F401 - torchvision imports only after thi
 from benchmarks.results_file import write_results
 from sparsefx.runtime.latency.measure import measure
 from sparsefx.runtime.onnxruntime.session import OnnxRuntimeSession
-from tests.zoo.alive import bring_to_life, images
+from tests.zoo.alive import bring_to_life, images, revive_zero_layers
 
 _MODELS = ("resnet18", "resnet50", "mobilenet_v2", "vit_b_32", "swin_t")
 _SIZE = 224
@@ -35,12 +35,13 @@ _SIZE = 224
 Row = dict[str, Any]
 
 
-def compare(name: str, seconds: float, threads: int | None) -> Row:
+def compare(name: str, seconds: float, threads: int) -> Row:
     """Both engines of one dense model in one interleaved run."""
     import torchvision
 
     generator = torch.Generator().manual_seed(0)
     model: nn.Module = torchvision.models.get_model(name, weights=None).eval()
+    revive_zero_layers(model)
     bring_to_life(model, images(4, _SIZE, generator), generator)
     example = images(1, _SIZE, generator)
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(_MODELS))
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=int, default=1, help="several sessions' waiting threads disturb each other")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = []
