@@ -135,7 +135,6 @@ def _all_zero(group: object, graph: object) -> list[int]:
 
 
 def _print(rows: list[Row]) -> None:
-    print(f"{'model':22s} {'tool':14s} {'removed':>14s} {'error':>9s} {'seconds':>8s}")
     for row in rows:
         error = f"{row.error:9.1e}" if row.error is not None else "   failed"
         figures = f"{f'{row.removed}/{row.channels}':>14s} {error} {row.seconds:8.1f}"
@@ -146,8 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(_MODELS))
     warnings.simplefilter("ignore")
-    rows = []
-    for name in parser.parse_args().models:
+    names, rows = parser.parse_args().models, []
+    print(f"{'model':22s} {'tool':14s} {'removed':>14s} {'error':>9s} {'seconds':>8s}")
+    for name in names:
         found = compare(name)
         _print(found)
         rows += found

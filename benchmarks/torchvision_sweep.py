@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import torch
@@ -81,21 +82,29 @@ def main() -> None:
     parser.add_argument("--model", nargs="*", default=[m.name for m in all_models()])
     parser.add_argument("--mask", nargs="*", default=list(MASKS), choices=list(MASKS))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no case after this time")
+    parser.add_argument("--workers", type=int, default=1, help="cases at a time, each on one thread")
     options = parser.parse_args()
     models = sorted((m for m in all_models() if m.name in options.model), key=lambda m: m.name in _LARGEST_LAST)
     rows, end = _done(), time.monotonic() + 60 * options.minutes
     header = f"{'channels kept':>14s} {'params':>6s} {'MACs':>6s} {'graph':>8s} {'engine':>8s} {'bound':>8s} {'s':>6s}"
     print(f"{'model':36s} {'mask':17s} {header}")
-    for mask in options.mask:
-        for model in models:
-            if (model.name, mask) not in rows and time.monotonic() < end:
-                rows[model.name, mask] = run_in_child(model, mask)
+    asked = [(model, mask) for mask in options.mask for model in models]
+    for row in [rows[model.name, mask] for model, mask in asked if (model.name, mask) in rows]:
+        print(line(row))
+    with ThreadPoolExecutor(options.workers) as workers:
+        left = [(model, mask, end) for model, mask in asked if (model.name, mask) not in rows]
+        for done in as_completed([workers.submit(_run_in_time, *case) for case in left]):
+            if (new := done.result()) is not None:
+                rows[new["model"], new["mask"]] = new
                 write_results(_NAME, [rows[key] for key in sorted(rows)])
-            if (model.name, mask) in rows:
-                print(line(rows[model.name, mask]), flush=True)
+                print(line(new), flush=True)
     failed = [key for key, row in rows.items() if "failure" in row]
-    print(f"{len(rows)} cases, {len(failed)} failed")
+    print(f"{len(rows)} cases of {len(all_models()) * len(MASKS)}, {len(failed)} failed")
     raise SystemExit(1 if failed else 0)
+
+
+def _run_in_time(model: ZooModel, mask: str, end: float) -> Row | None:
+    return run_in_child(model, mask) if time.monotonic() < end else None
 
 
 if __name__ == "__main__":

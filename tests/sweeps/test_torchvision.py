@@ -33,7 +33,7 @@ def _cases() -> Iterator[Any]:
             yield pytest.param(model.name, mask, marks=marks, id=f"{model.name}, {mask}")
 
 
-@pytest.mark.parametrize(("name", "mask"), _cases())
+@pytest.mark.parametrize(("name", "mask"), list(_cases()))
 def test_compiled_models_are_exact(name: str, mask: str) -> None:
     """`run_case` raises where the engine, the graph, or the dependence on the input is not what it has to be."""
     model = next(m for m in all_models() if m.name == name)
