@@ -10,7 +10,6 @@ the captured graph, the median of three, and `nodes` the length of that graph.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import resource
 import statistics
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
+from benchmarks.child import run_in_child
 from benchmarks.results_file import write_results
 
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -70,11 +70,6 @@ def measure(name: str) -> Row:
     }
 
 
-def _measure_in_child(name: str) -> Row:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (name,))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(_MODELS))
@@ -85,7 +80,7 @@ def main() -> None:
         f"{'model':12s} {'seconds':>8s} {'peak GiB':>9s} {'analysis s':>11s} {'nodes':>6s} {'ms per node':>12s} stages"
     )
     for name in names:
-        row = _measure_in_child(name)
+        row = run_in_child(measure, name)
         rows.append(row)
         per_node = 1000 * row["analysis_seconds"] / row["nodes"]
         stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in row["stages"].items())

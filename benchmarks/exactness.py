@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
+from benchmarks.child import run_in_child
 from benchmarks.results_file import write_results
 from sparsefx.compiler.compile import compile
 from tests.helpers import deviation
@@ -33,6 +34,9 @@ _MODELS = (
     "squeezenet1_1", "shufflenet_v2_x1_0", "convnext_tiny", "vit_b_32", "swin_t",
 )  # fmt: skip
 _MASK = "filters 30%"
+_MEMORY = 12.0  # GiB that a tool may take
+
+Tool = Callable[[nn.Module, Tensor], tuple[Callable[[Tensor], Tensor], int]]
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,14 @@ def compare(name: str) -> list[Row]:
     with torch.no_grad():
         exact = copy.deepcopy(module).double()(inputs.double())
     channels = sum(w.shape[0] for w in _layers(module).values())
-    tools: dict[str, Callable[[nn.Module, Tensor], tuple[Callable[[Tensor], Tensor], int]]] = {
-        "sparsefx": _sparsefx,
-        "torch-pruning": _torch_pruning,
-    }
+    tools: dict[str, Tool] = {"sparsefx": _sparsefx, "torch-pruning": _torch_pruning}
     return [_row(name, tool, run, copy.deepcopy(module), inputs, exact, channels) for tool, run in tools.items()]
 
 
 def _row(
     name: str,
     tool: str,
-    run: Callable[[nn.Module, Tensor], tuple[Callable[[Tensor], Tensor], int]],
+    run: Tool,
     module: nn.Module,
     inputs: Tensor,
     exact: Tensor,
@@ -75,22 +76,21 @@ def _row(
 ) -> Row:
     start = time.perf_counter()
     try:
-        slim, removed = run(module, inputs[:2])
-        seconds = time.perf_counter() - start
-        with torch.no_grad():
-            error = float((slim(inputs).double() - exact).abs().max()) / deviation(exact).over_inputs
-    except Exception as failure:  # the point of the table is to show which tool fails
-        text = str(failure).strip().splitlines()
-        return Row(
-            name,
-            tool,
-            0,
-            channels,
-            None,
-            time.perf_counter() - start,
-            f"{type(failure).__name__}: {text[0] if text else ''}",
-        )
+        removed, error, seconds = run_in_child(_figures, run, module, inputs, exact, memory_gib=_MEMORY)
+    except RuntimeError as failure:  # the point of the table is to show which tool fails
+        return Row(name, tool, 0, channels, None, time.perf_counter() - start, str(failure).splitlines()[0])
     return Row(name, tool, removed, channels, error, seconds)
+
+
+def _figures(run: Tool, module: nn.Module, inputs: Tensor, exact: Tensor) -> tuple[int, float, float]:
+    """Removed channels, error, seconds."""
+    warnings.simplefilter("ignore")
+    start = time.perf_counter()
+    slim, removed = run(module, inputs[:2])
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        error = float((slim(inputs).double() - exact).abs().max()) / deviation(exact).over_inputs
+    return removed, error, seconds
 
 
 def _layers(module: nn.Module) -> dict[str, Tensor]:
@@ -145,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(_MODELS))
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # processes fork safely only where torch has started no threads
     names, rows = parser.parse_args().models, []
     print(f"{'model':22s} {'tool':14s} {'removed':>14s} {'error':>9s} {'seconds':>8s}")
     for name in names:

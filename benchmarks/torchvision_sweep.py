@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
+from benchmarks.child import run_in_child
 from benchmarks.results_file import RESULTS, write_results
 from tests.zoo.case import run_case
 from tests.zoo.masks import MASKS
@@ -35,29 +35,20 @@ _LARGEST_LAST = (
 Row = dict[str, Any]
 
 
-def run_in_child(model: ZooModel, mask: str) -> Row:
-    """One case's row; a case that runs out of memory takes only its child with it."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(sender, model, mask))
-    child.start()
-    sender.close()
+def run(model: ZooModel, mask: str) -> Row:
+    """One case's row, run in a process of its own."""
     try:
-        row: Row = receiver.recv()
-    except EOFError:
-        row = {"failure": "the process died, of memory most likely"}
-    child.join()
+        row: Row = run_in_child(_figures, model, mask)
+    except RuntimeError as error:
+        row = {"failure": str(error)}
     return {"model": model.name, "mask": mask, **row}
 
 
-def _child(sender: Any, model: ZooModel, mask: str) -> None:
+def _figures(model: ZooModel, mask: str) -> Row:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    try:
-        result = run_case(model, mask)
-        sender.send(result.to_dict() if result is not None else {"skipped": "the pattern does not apply"})
-    except Exception as error:
-        sender.send({"failure": f"{type(error).__name__}: {error}"})
+    result = run_case(model, mask)
+    return result.to_dict() if result is not None else {"skipped": "the pattern does not apply"}
 
 
 def line(row: Row) -> str:
@@ -104,7 +95,7 @@ def main() -> None:
 
 
 def _run_in_time(model: ZooModel, mask: str, end: float) -> Row | None:
-    return run_in_child(model, mask) if time.monotonic() < end else None
+    return run(model, mask) if time.monotonic() < end else None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""Run a measurement in a process of its own: its memory is its own, and a process that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class ChildError(RuntimeError):
+    """The process ended without a result."""
+
+
+def run_in_child(function: Callable[..., T], *arguments: Any, memory_gib: float | None = None) -> T:
+    """The function's result from a forked process that may take `memory_gib`; what it raises is raised here."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_run, args=(sender, function, arguments, memory_gib))
+    child.start()
+    sender.close()
+    try:
+        result, error = receiver.recv()
+    except EOFError:
+        result, error = None, ChildError("the process died, of memory most likely")
+    child.join()
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], memory: float | None) -> None:
+    if memory is not None:
+        limit = int(memory * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        sender.send((function(*arguments), None))
+    except Exception as error:  # sent as text: not every exception survives the way between processes
+        sender.send((None, RuntimeError(f"{type(error).__name__}: {error}")))
