@@ -6,30 +6,31 @@ import multiprocessing
 import resource
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
-class ChildError(RuntimeError):
-    """The process ended without a result."""
-
-
 def run_in_child(function: Callable[..., T], *arguments: Any, memory_gib: float | None = None) -> T:
-    """The function's result from a forked process that may take `memory_gib`; what it raises is raised here."""
+    """The function's result from a forked process that may take `memory_gib`.
+
+    Raises RuntimeError with the words of what it raised, or where the process died.
+    """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_run, args=(sender, function, arguments, memory_gib))
     child.start()
     sender.close()
+    answer: tuple[T, None] | tuple[None, str]
     try:
-        result, error = receiver.recv()
+        answer = receiver.recv()
     except EOFError:
-        result, error = None, ChildError("the process died, of memory most likely")
+        answer = None, "the process died, of memory most likely"
     child.join()
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return]
+    result, failure = answer
+    if failure is not None:
+        raise RuntimeError(failure)
+    return cast(T, result)
 
 
 def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...], memory: float | None) -> None:
@@ -39,4 +40,4 @@ def _run(sender: Connection, function: Callable[..., Any], arguments: tuple[Any,
     try:
         sender.send((function(*arguments), None))
     except Exception as error:  # sent as text: not every exception survives the way between processes
-        sender.send((None, RuntimeError(f"{type(error).__name__}: {error}")))
+        sender.send((None, f"{type(error).__name__}: {error}"))

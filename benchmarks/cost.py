@@ -18,11 +18,19 @@ from typing import Any
 
 import torch
 
+import sparsefx
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
 from benchmarks.child import run_in_child
 from benchmarks.results_file import write_results
+from sparsefx.passes.capture import capture
+from sparsefx.passes.channels.analysis import analyse_channels
+from sparsefx.passes.fold_batch_norm import FoldBatchNorm
+from tests.zoo.alive import images
+from tests.zoo.case import build
+from tests.zoo.models import find_model
 
 _MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+_MASK = "filters 30%"
 _SIZE = 224
 _REPEATS = 3
 
@@ -31,20 +39,9 @@ Row = dict[str, Any]
 
 def measure(name: str) -> Row:
     """Seconds of each stage and peak memory of one model."""
-    import torchvision
-
-    import sparsefx
-    from sparsefx.passes.capture import capture
-    from sparsefx.passes.channels.analysis import analyse_channels
-    from sparsefx.passes.fold_batch_norm import FoldBatchNorm
-    from tests.zoo.alive import bring_to_life, images
-    from tests.zoo.masks import apply, zero_filters
-
-    generator = torch.Generator().manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None).eval()
-    apply(model, zero_filters(model, generator))
-    bring_to_life(model, images(4, 96, generator), generator)
-    example = images(2, _SIZE, generator)
+    model = build(find_model(name), _MASK)
+    assert model is not None
+    example = images(2, _SIZE, torch.Generator().manual_seed(1))
     start = time.perf_counter()
     compiled = sparsefx.compile(model, (example,))
     seconds = time.perf_counter() - start

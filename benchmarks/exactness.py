@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ from sparsefx.compiler.compile import compile
 from tests.helpers import deviation
 from tests.zoo.alive import images
 from tests.zoo.case import build
-from tests.zoo.models import classifiers
+from tests.zoo.masks import weights_of_layers
+from tests.zoo.models import find_model
 
 _MODELS = (
     "resnet18", "resnet50", "mobilenet_v2", "densenet121", "efficientnet_b0", "regnet_y_400mf", "googlenet",
@@ -54,13 +56,13 @@ class Row:
 
 def compare(name: str) -> list[Row]:
     """Both tools on one model."""
-    zoo = next(model for model in classifiers() if model.name == name)
+    zoo = find_model(name)
     module = build(zoo, _MASK)
     assert module is not None
     inputs = images(8, zoo.size, torch.Generator().manual_seed(3))
     with torch.no_grad():
         exact = copy.deepcopy(module).double()(inputs.double())
-    channels = sum(w.shape[0] for w in _layers(module).values())
+    channels = _channels(module)
     tools: dict[str, Tool] = {"sparsefx": _sparsefx, "torch-pruning": _torch_pruning}
     return [_row(name, tool, run, copy.deepcopy(module), inputs, exact, channels) for tool, run in tools.items()]
 
@@ -93,8 +95,8 @@ def _figures(run: Tool, module: nn.Module, inputs: Tensor, exact: Tensor) -> tup
     return removed, error, seconds
 
 
-def _layers(module: nn.Module) -> dict[str, Tensor]:
-    return {n: m.weight for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+def _channels(module: nn.Module) -> int:
+    return sum(len(weight) for weight in weights_of_layers(module).values())
 
 
 def _sparsefx(module: nn.Module, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
@@ -107,7 +109,7 @@ def _torch_pruning(module: nn.Module, example: Tensor) -> tuple[Callable[[Tensor
     """Remove, group by group, the indices at which every coupled filter is zero."""
     import torch_pruning as tp
 
-    before = sum(w.shape[0] for w in _layers(module).values())
+    before = _channels(module)
     graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
     last = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)][-1]
     for group in list(graph.get_all_groups(ignored_layers=[last], root_module_types=[nn.Conv2d, nn.Linear])):
@@ -115,19 +117,18 @@ def _torch_pruning(module: nn.Module, example: Tensor) -> tuple[Callable[[Tensor
         root, prune = group[0].dep.target.module, group[0].dep.handler
         if indices and len(indices) < len(group[0].idxs):
             graph.get_pruning_group(root, prune, idxs=indices).prune()
-    after = sum(w.shape[0] for w in _layers(module).values())
-    return module, before - after
+    return module, before - _channels(module)
 
 
-def _all_zero(group: object, graph: object) -> list[int]:
+def _all_zero(group: Any, graph: Any) -> list[int]:
     """Root indices at which all layers that the group cuts at their outputs have zero filters."""
     zero: Tensor | None = None
     root: list[int] = []
-    for dep, indices in group:  # type: ignore[attr-defined]
+    for dep, indices in group:
         layer = dep.target.module
         if not root:
             root = list(indices)
-        if not isinstance(layer, nn.Conv2d | nn.Linear) or not graph.is_out_channel_pruning_fn(dep.handler):  # type: ignore[attr-defined]
+        if not isinstance(layer, nn.Conv2d | nn.Linear) or not graph.is_out_channel_pruning_fn(dep.handler):
             continue
         empty = ~layer.weight.detach().flatten(1).any(dim=1)[list(indices)]
         zero = empty if zero is None else zero & empty[: len(zero)]

@@ -72,7 +72,8 @@ def constant_of(node: Node) -> Tensor:
 
 def is_parameter(node: Node) -> bool:
     """Whether a get_attr node reads a parameter rather than a buffer."""
-    return str(node.target) in dict(_owner(node).named_parameters())
+    module_name, _, name = str(node.target).rpartition(".")
+    return name in dict(_owner(node).get_submodule(module_name).named_parameters(recurse=False))
 
 
 def _owner(node: Node) -> GraphModule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -29,7 +30,7 @@ from .net import Built, build
 
 MASKS = 3
 _SIZES = ((9, 12), (16, 7), (7, 9), (12, 12), (8, 15))
-ATTEMPTS = 5  # masks drawn for one that lets the output vary
+_ATTEMPTS = 5  # masks drawn for one that lets the output vary
 
 
 @dataclass
@@ -65,14 +66,20 @@ def check_net(draw: Draw, label: str) -> Outcome:
     except Exception as error:
         outcome.failures.append(f"{label}: capture raised {type(error).__name__}: {str(error)[:300]}")
         return outcome
-    weights = {name: p.detach().clone() for name, p in built.net.named_parameters()}
+    _check_masks(draw, built, graph_module, (1, 2, 3) if dynamic else (2,), label, outcome)
+    return outcome
+
+
+def _check_masks(
+    draw: Draw, built: Built, captured: GraphModule, batches: tuple[int, ...], label: str, outcome: Outcome
+) -> None:
+    weights = unmasked(built)
     outcome.steps.update(built.names)
-    outcome.operators.update(operator_name(n) for n in graph_module.graph.nodes if n.op == "call_function")
+    outcome.operators.update(operator_name(n) for n in captured.graph.nodes if n.op == "call_function")
     for number in range(MASKS):
-        failure = _check_mask(draw, built, graph_module, weights, (1, 2, 3) if dynamic else (2,), outcome)
+        failure = _check_mask(draw, built, captured, weights, batches, outcome)
         if failure is not None:
             outcome.failures.append(f"{label} mask {number}: {failure}; steps {sorted(built.names)}")
-    return outcome
 
 
 def _check_mask(
@@ -83,10 +90,7 @@ def _check_mask(
     batches: tuple[int, ...],
     outcome: Outcome,
 ) -> str | None:
-    for _ in range(ATTEMPTS):
-        restore(built, weights)
-        masks, names = draw_masks(draw, built.net)
-        apply_masks(built.net, masks)
+    for masks, names in drawn_masks(draw, built, weights):
         everything_zero = not any(m.any() for m in masks.values())
         if everything_zero or varies(built):
             outcome.masks.update(names)
@@ -116,18 +120,25 @@ def check_any_size(draw: Draw, label: str) -> Outcome:
     except CaptureError:  # torch.export wants some layers, circular padding for one, at a single size
         outcome.uncaptured += 1
         return outcome
-    outcome.steps.update(built.names)
-    outcome.operators.update(operator_name(n) for n in captured.graph.nodes if n.op == "call_function")
-    weights = {name: p.detach().clone() for name, p in built.net.named_parameters()}
-    at_any_size = dataclasses.replace(built, make_inputs=make_inputs)
-    for number in range(MASKS):
-        failure = _check_mask(draw, at_any_size, captured, weights, (1, 2, 3), outcome)
-        if failure is not None:
-            outcome.failures.append(f"{label} mask {number}: {failure}; steps {sorted(built.names)}")
+    _check_masks(draw, dataclasses.replace(built, make_inputs=make_inputs), captured, (1, 2, 3), label, outcome)
     return outcome
 
 
-def restore(built: Built, weights: dict[str, Tensor]) -> None:
+def unmasked(built: Built) -> dict[str, Tensor]:
+    """Copies of the net's weights."""
+    return {name: p.detach().clone() for name, p in built.net.named_parameters()}
+
+
+def drawn_masks(draw: Draw, built: Built, weights: dict[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
+    """Some masks and the names of their patterns, one after the other applied to the unmasked net."""
+    for _ in range(_ATTEMPTS):
+        _restore(built, weights)
+        masks, names = draw_masks(draw, built.net)
+        apply_masks(built.net, masks)
+        yield masks, names
+
+
+def _restore(built: Built, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in built.net.named_parameters():
             parameter.copy_(weights[name])

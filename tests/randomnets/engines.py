@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +14,9 @@ import sparsefx
 from sparsefx.compiler.compiled import CompiledModel
 from sparsefx.passes.errors import TargetError, VerificationError
 
-from ..helpers import FLOOR, Inputs, deviation, run
-from .check import ATTEMPTS, restore, varies
+from ..helpers import Inputs, deviation, error, run
+from .check import drawn_masks, unmasked, varies
 from .draw import Draw
-from .masks import apply_masks, draw_masks
 from .net import Built, build
 
 TOLERANCE = 1e-4  # of the output's deviation over inputs, the compiler's default
@@ -39,7 +37,7 @@ class EngineOutcome:
 def check_engine(draw: Draw, label: str, outcome: EngineOutcome) -> None:
     """Adds the net to the outcome; failures are told, not raised."""
     built = build(draw)
-    if not _mask(draw, built):
+    if not any(varies(built) for _ in drawn_masks(draw, built, unmasked(built))):
         outcome.refused["mask: the output hardly varies"] += 1
         return
     single, inputs = copy.deepcopy(built.net).float(), _single(built.make_inputs(2))
@@ -50,10 +48,10 @@ def check_engine(draw: Draw, label: str, outcome: EngineOutcome) -> None:
         return
     try:
         compiled = sparsefx.compile(single, inputs)
-    except (TargetError, VerificationError) as error:
-        outcome.refused[f"{type(error).__name__}: {str(error).splitlines()[0][:90]}"] += 1
-        if "deviates" in str(error):
-            outcome.failures.append(f"{label}: {error}")
+    except (TargetError, VerificationError) as refusal:
+        outcome.refused[f"{type(refusal).__name__}: {str(refusal).splitlines()[0][:90]}"] += 1
+        if "deviates" in str(refusal):
+            outcome.failures.append(f"{label}: {refusal}")
         return
     totals = compiled.report.totals
     outcome.nets += 1
@@ -61,18 +59,6 @@ def check_engine(draw: Draw, label: str, outcome: EngineOutcome) -> None:
     worst = _worst(compiled, single, built)
     if worst > _OTHER_INPUTS:
         outcome.failures.append(f"{label}: {worst:.3g} times the bound; steps {sorted(built.names)}")
-
-
-def _mask(draw: Draw, built: Built) -> bool:
-    """Zero weights under the first of some masks that lets the output vary."""
-    weights = {name: p.detach().clone() for name, p in built.net.named_parameters()}
-    for _ in range(ATTEMPTS):
-        masks, _names = draw_masks(draw, built.net)
-        apply_masks(built.net, masks)
-        if varies(built):
-            return True
-        restore(built, weights)
-    return False
 
 
 def _single(inputs: Inputs) -> Inputs:
@@ -86,19 +72,15 @@ def _worst(compiled: CompiledModel, single: torch.nn.Module, built: Built) -> fl
     errors, eager_errors = [0.0] * len(scales), [0.0] * len(scales)
     for batch in (1, 2, 3):
         inputs = _single(built.make_inputs(batch))
-        want = run(exact, tuple(x.double() if x.is_floating_point() else x for x in inputs))
+        want = run(exact, tuple(_widened(x) for x in inputs))
         eager, have = run(single, inputs), pytree.tree_leaves(engine(*inputs))
         assert len(want) == len(have) == len(scales)
         for i, scale in enumerate(scales):
-            errors[i] = max(errors[i], _error(have[i], want[i], scale))
-            eager_errors[i] = max(eager_errors[i], _error(eager[i], want[i], scale))
+            errors[i] = max(errors[i], error(_widened(have[i]), want[i], scale))
+            eager_errors[i] = max(eager_errors[i], error(_widened(eager[i]), want[i], scale))
     bounds = [max(TOLERANCE, _EAGER_FACTOR * eager) for eager in eager_errors]
-    return max(error / bound for error, bound in zip(errors, bounds, strict=True))
+    return max(e / bound for e, bound in zip(errors, bounds, strict=True))
 
 
-def _error(have: Any, want: Tensor, scale: float) -> float:
-    if tuple(have.shape) != tuple(want.shape):
-        return float("inf")
-    if not want.is_floating_point():
-        return 0.0 if torch.equal(have, want) else float("inf")
-    return float((have.double() - want).abs().max()) / max(scale, FLOOR)
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor

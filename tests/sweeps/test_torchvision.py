@@ -13,7 +13,7 @@ import pytest
 
 from tests.zoo.case import GRAPH_TOLERANCE, run_case
 from tests.zoo.masks import MASKS
-from tests.zoo.models import all_models
+from tests.zoo.models import all_models, find_model
 
 _SAMPLE = {
     ("resnet18", "filters 30%"),
@@ -36,8 +36,7 @@ def _cases() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "mask"), list(_cases()))
 def test_compiled_models_are_exact(name: str, mask: str) -> None:
     """`run_case` raises where the engine, the graph, or the dependence on the input is not what it has to be."""
-    model = next(m for m in all_models() if m.name == name)
-    result = run_case(model, mask)
+    result = run_case(find_model(name), mask)
     if result is None:
         pytest.skip(f"{mask} does not apply to {name}")
     assert result.graph_error <= GRAPH_TOLERANCE

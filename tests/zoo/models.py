@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ class ZooModel:
     name: str
     build: Callable[[], nn.Module]
     size: int = DEFAULT_SIZE
-    residual_blocks: tuple[str, ...] = field(default=())  # class names whose instances add their input
 
 
 _SIZES = {"inception_v3": 160, "maxvit_t": 224, "vit_h_14": 98}
@@ -64,6 +63,10 @@ def others() -> list[ZooModel]:
 
 def all_models() -> list[ZooModel]:
     return classifiers() + segmentation() + backbones() + others()
+
+
+def find_model(name: str) -> ZooModel:
+    return next(model for model in all_models() if model.name == name)
 
 
 def _torchvision(name: str, **options: Any) -> Callable[[], nn.Module]:

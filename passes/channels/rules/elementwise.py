@@ -54,12 +54,12 @@ def pointwise(call: Call) -> Result:
 def where(call: Call) -> Result:
     """A choice between two operands; where the condition is constant, it is one of them."""
     condition = call.flow.elementwise([call.value("condition")], call.shape_of("condition"), lambda c: c[0] != 0)
-    return _choose(call, condition, _number_or_value(call, "self"), _number_or_value(call, "other"))
+    return _choose(call, condition, _number_or_value(call, call["self"]), _number_or_value(call, call["other"]))
 
 
 def masked_fill(call: Call) -> Result:
     condition = call.flow.elementwise([call.value("mask")], call.shape_of("mask"), lambda c: c[0] != 0)
-    return _choose(call, condition, _number_or_value(call, "value"), call.value("self"))
+    return _choose(call, condition, _number_or_value(call, call["value"]), call.value("self"))
 
 
 def _choose(call: Call, condition: Value, chosen: Value, otherwise: Value) -> Value:
@@ -71,10 +71,10 @@ def _choose(call: Call, condition: Value, chosen: Value, otherwise: Value) -> Va
     return flow.elementwise([first, second], shape, lambda c: c[0] + c[1])
 
 
-def _number_or_value(call: Call, name: str) -> Value:
-    if isinstance(call[name], Node):
-        return call.value(name)
-    return call.flow.source((), np.array(float(call[name])))
+def _number_or_value(call: Call, argument: float | Node) -> Value:
+    if isinstance(argument, Node):
+        return call.value_of(argument)
+    return call.flow.source((), np.array(float(argument)))
 
 
 def identity(call: Call) -> Result:
@@ -105,9 +105,7 @@ def fill_like(call: Call) -> Result:
     shaped = call.flow.elementwise([call.value_of(call.operands()[0])], call.shape, _first)
     zero = call.flow.source((), np.zeros(()))
     annihilated = call.flow.elementwise([shaped, zero], call.shape, lambda c: c[0] * c[1], annihilators=(0, 1))
-    if isinstance(number, Node):
-        return call.flow.elementwise([annihilated, call.value_of(number)], call.shape, lambda c: c[0] + c[1])
-    return call.flow.elementwise([annihilated], call.shape, lambda c: c[0] + float(number))
+    return call.flow.elementwise([annihilated, _number_or_value(call, number)], call.shape, lambda c: c[0] + c[1])
 
 
 def prelu(call: Call) -> Result:

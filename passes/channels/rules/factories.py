@@ -9,7 +9,7 @@ from ...graph import rebind
 from ..axes import Axes, is_static, tracked, untracked
 from .call import Call, OperatorRule, Result, Rewrite
 from .indexing import is_tracked
-from .joining import track_alike
+from .joining import collapse_unlike
 
 _LARGEST_TRACKED = 2**20
 _NUMBERS = {"zeros": 0.0, "ones": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "full": None, "new_full": None}
@@ -47,7 +47,7 @@ def slice_scatter(call: Call) -> Result:
     values = [target, source]
     if any(is_tracked(v, dim) for v in values):
         return call.opaque("a write into a slice of channels", live=False)
-    target, source = track_alike(values, dim, call)
+    target, source = collapse_unlike(values, dim, call)
     positions = [np.arange(v.size).reshape(v.shape) for v in (target, source)]
     return call.flow.merge([target, source], target.axes, positions)
 

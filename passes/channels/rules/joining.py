@@ -25,7 +25,7 @@ from .indexing import (
 def cat(call: Call) -> Result:
     """Concatenation. Of channels: their indices follow each other. Of positions: channels meet and join."""
     dim = call["dim"] % len(call.shape)
-    values = track_alike([call.value_of(n) for n in call["tensors"]], dim, call)
+    values = collapse_unlike([call.value_of(n) for n in call["tensors"]], dim, call)
     single_channels = dim > 0 and len(values) > 1 and all(v.axes[dim] == () for v in values)
     if not single_channels and not any(is_tracked(v, dim) for v in values):
         return call.flow.merge(
@@ -45,7 +45,7 @@ def cat(call: Call) -> Result:
     return value
 
 
-def track_alike(values: list[Value], dim: int, call: Call) -> list[Value]:
+def collapse_unlike(values: list[Value], dim: int, call: Call) -> list[Value]:
     """The operands, tracking on axes other than `dim` only what all of them track alike."""
     alike = [all(v.axes[j] == values[0].axes[j] for v in values) for j in range(len(call.shape))]
     return [

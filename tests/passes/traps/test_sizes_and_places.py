@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.fx import GraphModule
 
 from sparsefx.passes.capture import capture
 from tests.helpers import inputs_like, rewrite
@@ -30,15 +31,19 @@ def _reaching() -> Net:
     return net
 
 
+def _assert_same(graph: GraphModule, net: nn.Module, *sizes: tuple[int, int]) -> None:
+    for size in sizes:
+        x = torch.randn(2, 3, *size, dtype=torch.float64)
+        torch.testing.assert_close(graph(x), net(x).detach(), rtol=1e-12, atol=1e-12)
+
+
 def test_trap_03_what_only_larger_images_need_stays() -> None:
     sizes = {"inputs": ({0: Dim("batch"), 2: Dim("height", min=2), 3: Dim("width", min=2)},)}
     net = _reaching()
     graph = capture(net, (torch.randn(2, 3, 4, 4).double(),), dynamic_shapes=sizes)
     rewrite(graph)
     assert_widths(graph, stem=(6, 3), far=(4, 6))
-    for size in ((3, 3), (5, 9), (12, 8)):
-        x = torch.randn(2, 3, *size, dtype=torch.float64)
-        torch.testing.assert_close(graph(x), net(x).detach(), rtol=1e-12, atol=1e-12)
+    _assert_same(graph, net, (3, 3), (5, 9), (12, 8))
 
 
 def test_trap_03_locked_sizes_are_judged_by_channels_as_well() -> None:
@@ -56,9 +61,7 @@ def test_trap_03_positional_constants_stay_where_sizes_are_dynamic() -> None:
     graph = capture(net, (torch.randn(2, 3, 8, 8).double(),), dynamic_shapes=sizes)
     rewrite(graph)
     assert_widths(graph, window=(20, 1), head=(4, 20))
-    for size in ((3, 5), (8, 8), (11, 4)):
-        x = torch.randn(2, 3, *size, dtype=torch.float64)
-        torch.testing.assert_close(graph(x), net(x).detach(), rtol=1e-12, atol=1e-12)
+    _assert_same(graph, net, (3, 5), (8, 8), (11, 4))
 
 
 JOINED: dict[str, Callable[[Any, Tensor], Tensor]] = {

@@ -186,20 +186,11 @@ def test_trap_16_constants_take_part_in_reductions_over_channels(name: str) -> N
     assert_slim(net, IMAGES, stem=(8, 3), other=(2, 3))
 
 
-def test_trap_16_a_mean_over_channels_is_a_sum_over_fewer() -> None:
+@pytest.mark.parametrize("dims", [(1,), (1, 2, 3)], ids=["channels", "channels and positions"])
+def test_trap_16_a_mean_over_channels_is_a_sum_over_fewer(dims: tuple[int, ...]) -> None:
     """Divided by the original count, plus the share of the constants."""
     net = Net(
-        lambda m, x: m.other(x) * torch.sigmoid(m.stem(x).mean(1, keepdim=True)),
-        stem=nn.Conv2d(3, 8, 1),
-        other=nn.Conv2d(3, 2, 1),
-    )
-    ablate(net.stem, range(5))
-    assert_slim(net, IMAGES, stem=(3, 3))
-
-
-def test_trap_16_a_mean_over_channels_and_positions() -> None:
-    net = Net(
-        lambda m, x: m.other(x) * torch.sigmoid(m.stem(x).mean((1, 2, 3), keepdim=True)),
+        lambda m, x: m.other(x) * torch.sigmoid(m.stem(x).mean(dims, keepdim=True)),
         stem=nn.Conv2d(3, 8, 1),
         other=nn.Conv2d(3, 2, 1),
     )
