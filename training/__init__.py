@@ -9,20 +9,55 @@ if TYPE_CHECKING:
     from .history import MaskUpdate
     from .mask_structure import MaskStructure
     from .masks import MaskSet
+    from .methods.at_initialisation import SNIP, GraSP, SynFlow
+    from .methods.campfire import Campfire
     from .methods.chase import Chase
+    from .methods.gmp import GMP
+    from .methods.granet import GraNet
+    from .methods.iee import IEE
     from .methods.rigl import RigL
+    from .methods.set import SET
+    from .methods.srigl import SRigL
+    from .methods.static import Random
     from .sparsifier import Sparsifier
 
 _PUBLIC = {
+    "Campfire": "methods.campfire",
     "Chase": "methods.chase",
+    "GMP": "methods.gmp",
+    "GraNet": "methods.granet",
+    "GraSP": "methods.at_initialisation",
+    "IEE": "methods.iee",
     "MaskSet": "masks",
     "MaskStructure": "mask_structure",
     "MaskUpdate": "history",
+    "Random": "methods.static",
     "RigL": "methods.rigl",
+    "SET": "methods.set",
+    "SNIP": "methods.at_initialisation",
+    "SRigL": "methods.srigl",
     "Sparsifier": "sparsifier",
+    "SynFlow": "methods.at_initialisation",
 }
 
-__all__ = ["Chase", "MaskSet", "MaskStructure", "MaskUpdate", "RigL", "Sparsifier"]
+__all__ = [
+    "GMP",
+    "IEE",
+    "SET",
+    "SNIP",
+    "Campfire",
+    "Chase",
+    "GraNet",
+    "GraSP",
+    "MaskSet",
+    "MaskStructure",
+    "MaskUpdate",
+    "Random",
+    "RigL",
+    "SRigL",
+    "Sparsifier",
+    "SynFlow",
+]
 
 
 def __getattr__(name: str) -> Any:

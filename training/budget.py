@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..passes.errors import SparsefxError
+from .sparse_layer import SparseLayer
 
 
 def target_nonzeros(size: int, sparsity: float) -> int:
@@ -34,16 +35,17 @@ def allocate(densities: Mapping[str, float], sizes: Mapping[str, int], nonzeros:
     return counts
 
 
-def budget_beside(dense: Mapping[str, int], size: int, sparsity: float) -> int:
-    """Non-zeros left for the other layers when some layers of `size` weights in all stay dense.
+def budget_beside(layers: Mapping[str, SparseLayer], nonzeros: int) -> int:
+    """What is left of `nonzeros` for the layers that are not kept dense.
 
-    Raises SparsefxError where the dense layers alone hold more than the target allows.
+    Raises SparsefxError where the dense layers alone hold more.
     """
-    left = target_nonzeros(size, sparsity) - sum(dense.values())
+    dense = {name: layer.mask.numel() for name, layer in layers.items() if layer.kept_dense}
+    left = nonzeros - sum(dense.values())
     if left < 0:
+        size = sum(layer.mask.numel() for layer in layers.values())
         raise SparsefxError(
             f"the layers kept dense ({', '.join(dense)}) hold {sum(dense.values())} weights, more than the "
-            f"{target_nonzeros(size, sparsity)} that sparsity {sparsity} allows of {size}; "
-            "lower the sparsity, or keep fewer layers dense"
+            f"{nonzeros} that the sparsity allows of {size}; lower the sparsity, or keep fewer layers dense"
         )
     return left

@@ -134,5 +134,20 @@ class CoupledChannels:
         return self._name(weight_slice), repr(weight_slice.index)
 
 
+def unfed_inputs(
+    groups: Sequence[ChannelGroup], aliases: Mapping[str, str], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Where weights read channels whose filters are masked entirely, as boolean masks by layer."""
+    unfed = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+    for group in groups:
+        producers = [(aliases.get(s.parameter, s.parameter), s) for s in group.producers]
+        if producers and all(name in masks and not s.of(masks[name]).any() for name, s in producers):
+            for consumer in group.consumers:
+                name = aliases.get(consumer.parameter, consumer.parameter)
+                if name in unfed:
+                    unfed[name][consumer.index] = True
+    return unfed
+
+
 def _slices(group: ChannelGroup) -> tuple[WeightSlice, ...]:
     return (*group.producers, *group.consumers)

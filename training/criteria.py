@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-
-from .weight_layout import WeightLayout
 
 
 def magnitude(tensor: Tensor) -> Tensor:
@@ -41,17 +39,3 @@ CHANNEL_CRITERIA: dict[str, ChannelCriterion] = {
 def channel_saliency(criterion: ChannelCriterion, weights: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
     """A scalar for one channel whose filters (and masks of them) come in pieces of any shape."""
     return criterion(torch.cat([w.reshape(-1) for w in weights]), torch.cat([m.reshape(-1) for m in masks]))
-
-
-def channel_magnitudes(weight: Tensor, layout: WeightLayout) -> Tensor:
-    """UMM of every output channel of a masked weight, shape (channels,)."""
-    return magnitude(layout.rows(weight)).mean(1)
-
-
-def amenable_share(first: Mapping[str, Tensor], now: Mapping[str, Tensor], ratio: float = 0.2) -> float:
-    """Share of channels with (UMM_0 - UMM_i) / UMM_0 > v (Chase, section 2.2); v = `ratio` as in its Table 14.
-
-    Takes the channel magnitudes of every layer at the start and now; a channel that started at 0 is not amenable.
-    """
-    fallen = [1 - magnitudes / first[name].to(magnitudes.device) > ratio for name, magnitudes in now.items()]
-    return float(torch.cat(fallen).float().mean())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .criteria import magnitude
-from .selection import highest
+from .selection import highest_of_all
 
 Distribution = Callable[[Mapping[str, Tensor], int], dict[str, float]]
 
@@ -46,7 +46,7 @@ def erdos_renyi_kernel(weights: Mapping[str, Tensor], nonzeros: int) -> dict[str
 def global_magnitude(weights: Mapping[str, Tensor], nonzeros: int) -> dict[str, float]:
     """The shares that the largest magnitudes of the whole network have in each layer (GraNet, Chase)."""
     eligible = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    kept = highest({name: magnitude(weight) for name, weight in weights.items()}, eligible, nonzeros)
+    kept = highest_of_all(lambda name: magnitude(weights[name]), eligible, nonzeros)
     return {name: float(mask.sum()) / max(mask.numel(), 1) for name, mask in kept.items()}
 
 

@@ -1,29 +1,81 @@
-"""Exact selection of the highest scores, in one layer or over all of them, the same on every machine."""
+"""Exact selection of the highest scores, in one layer or over all of them, the same on every machine.
+
+Scores are at least 0 and never NaN. Equal scores go to the first in order, so that what is selected is a function
+of the values alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+Score = Callable[[str], Tensor]
 
-def highest(scores: Mapping[str, Tensor], eligible: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
-    """Boolean masks of the `count` highest scores (>= 0) over all tensors together, among the eligible weights.
-
-    Equal scores go to the first in order, so the result is a function of the values alone. Selects all that is
-    eligible where that is fewer than `count`. Scores and masks of a name have the same shape.
-    """
-    flat = torch.cat([torch.where(eligible[name], score, -1.0).reshape(-1) for name, score in scores.items()])
-    allowed = flat >= 0
-    count = min(count, int(allowed.sum()))
-    chosen = _first_highest(flat, count) if count else torch.zeros_like(allowed)
-    parts = torch.split(chosen, [score.numel() for score in scores.values()])
-    return {name: part.reshape(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+# A float of at least 0 has the order of its bits read as an integer. They are looked at in three digits, high to low.
+_DIGITS = ((20, 11), (10, 10), (0, 10))  # (shift, width) in bits
 
 
-def _first_highest(flat: Tensor, count: int) -> Tensor:
+def highest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
+    """A boolean mask of the `count` highest scores among the eligible; of all that are, where those are fewer."""
+    count = min(count, int(eligible.sum()))
+    if count <= 0:
+        return torch.zeros_like(eligible)
+    flat = torch.where(eligible, score, -1.0).reshape(-1)
     threshold = flat.kthvalue(flat.numel() - count + 1).values
+    return _first_above(flat, threshold, count).reshape(eligible.shape)
+
+
+def highest_of_all(score: Score, eligible: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Boolean masks of the `count` highest scores over all layers together, among the eligible weights.
+
+    `score(name)` is a float32 tensor of the shape of `eligible[name]`. It is asked for four times, and only one
+    layer's scores exist at a time: the purpose of Chase's Algorithm 2, which steers a threshold until the count is
+    within a tolerance. Here the threshold is found exactly, digit by digit from histograms.
+    """
+    count = min(count, sum(int(mask.sum()) for mask in eligible.values()))
+    if count <= 0:
+        return {name: torch.zeros_like(mask) for name, mask in eligible.items()}
+    threshold = _threshold(score, eligible, count)
+    above = {name: mask & (_bits(score(name)) > threshold) for name, mask in eligible.items()}
+    missing = count - sum(int(mask.sum()) for mask in above.values())
+    for name, mask in eligible.items():
+        if missing <= 0:
+            break
+        ties = (mask & (_bits(score(name)) == threshold)).reshape(-1).nonzero().flatten()[:missing]
+        above[name].view(-1)[ties] = True
+        missing -= len(ties)
+    return above
+
+
+def _threshold(score: Score, eligible: Mapping[str, Tensor], count: int) -> int:
+    """The bits of the `count`-th highest score."""
+    prefix, left = 0, count
+    for shift, width in _DIGITS:
+        histogram = torch.zeros(1 << width, dtype=torch.int64)
+        for name, mask in eligible.items():
+            histogram += _histogram(_bits(score(name)), mask, prefix, shift, width).cpu()
+        from_top = histogram.flip(0).cumsum(0)
+        place = int((from_top < left).sum())
+        left -= int(from_top[place - 1]) if place else 0
+        prefix = prefix << width | (1 << width) - 1 - place
+    return prefix
+
+
+def _histogram(bits: Tensor, eligible: Tensor, prefix: int, shift: int, width: int) -> Tensor:
+    """How often each value of a digit occurs among the eligible scores whose higher digits are `prefix`."""
+    if prefix or shift < _DIGITS[0][0]:
+        eligible = eligible & (bits >> shift + width == prefix)
+    digits = bits[eligible] >> shift & (1 << width) - 1
+    return torch.bincount(digits, minlength=1 << width)
+
+
+def _bits(score: Tensor) -> Tensor:
+    return score.contiguous().view(torch.int32)
+
+
+def _first_above(flat: Tensor, threshold: Tensor, count: int) -> Tensor:
     chosen = flat > threshold
     ties = (flat == threshold).nonzero().flatten()
     chosen[ties[: count - int(chosen.sum())]] = True

@@ -10,14 +10,19 @@ from ..passes.errors import SparsefxError
 from .distributions import DISTRIBUTIONS
 
 
-class CoreOptions(TypedDict, total=False):
+class LayerOptions(TypedDict, total=False):
     """Options that every method takes; see Sparsifier."""
 
-    distribution: str
     include: Sequence[str]
     exclude: Sequence[str]
     dense: Sequence[str]
     seed: int
+
+
+class CoreOptions(LayerOptions, total=False):
+    """Options of methods whose layers start with a share of the non-zeros."""
+
+    distribution: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +50,20 @@ def require(condition: bool, message: str) -> None:
         raise SparsefxError(message)
 
 
+def require_share(name: str, value: float) -> None:
+    """Raise SparsefxError unless a setting is in (0, 1]."""
+    require(0 < value <= 1, f"{name} must be in (0, 1], found {value}")
+
+
+def require_interval(name: str, steps: int) -> None:
+    """Raise SparsefxError unless a setting is a number of steps, at least one."""
+    require(steps > 0, f"{name} must be positive, found {steps}")
+
+
 def default_interval(total_steps: int, parts: int, longest: int) -> int:
     """Steps between mask updates: `longest`, or one of `parts` equal parts of a shorter run.
 
-    At least 10, since an update costs an optimizer step and what is grown needs some to be trained; but no more than
-    a fifth of the run.
+    At least 10, since an update may cost an optimizer step and what is grown needs some to be trained; but no more
+    than a fifth of the run.
     """
     return max(1, min(longest, max(10, total_steps // parts), total_steps // 5))

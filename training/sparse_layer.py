@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .weight_layout import WeightLayout
@@ -20,6 +21,7 @@ class SparseLayer:
     layout: WeightLayout
     mask: Tensor
     kept_dense: bool = False
+    _version: int = -1
 
     @property
     def weight(self) -> Tensor:
@@ -32,12 +34,8 @@ class SparseLayer:
 
     def follow_device(self) -> None:
         """The model may have moved since the mask was made."""
-        self.mask = self.mask.to(self.parameter.device)
-
-    def mask_gradient(self) -> None:
-        if self.parameter.grad is not None:
-            self.follow_device()
-            self.parameter.grad.masked_fill_(~self.mask, 0)
+        if self.mask.device != self.parameter.device:
+            self.mask = self.mask.to(self.parameter.device)
 
     def enforce(self, optimizer_state: Mapping[str, Any]) -> None:
         """Zero masked weights and what the optimizer keeps for them; one that grows later starts with zeros."""
@@ -47,3 +45,29 @@ class SparseLayer:
         for value in optimizer_state.values():
             if isinstance(value, Tensor) and value.shape == inactive.shape and value.is_floating_point():
                 value.masked_fill_(inactive, 0)
+        self.seen()
+
+    def seen(self) -> None:
+        """Take the weight as it is now for masked."""
+        self._version = self.parameter._version
+
+    def forget(self) -> None:
+        """Take the weight for unmasked."""
+        self._version = -1
+
+    @property
+    def touched(self) -> bool:
+        """Whether somebody else has written to the weight since, as loading a checkpoint does."""
+        return self.parameter._version != self._version
+
+
+def mask_gradients(layers: Iterable[SparseLayer]) -> None:
+    """Zero the gradients of masked weights, in one call for all layers."""
+    gradients, masks = [], []
+    for layer in layers:
+        if layer.parameter.grad is not None:
+            layer.follow_device()
+            gradients.append(layer.parameter.grad)
+            masks.append(layer.mask.view(torch.uint8))  # several times faster to multiply with than bool on a CPU
+    if gradients:
+        torch._foreach_mul_(gradients, masks)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .budget import target_nonzeros
-from .criteria import amenable_share, channel_magnitudes, magnitude
-from .history import MaskChange, MaskUpdate
+from .criteria import magnitude
+from .history import MaskRecorder, MaskUpdate
 from .initial_masks import initial_masks
 from .layers import LayerPatterns, bare_model, choose_layers
+from .mask_structure import MaskStructure
 from .masks import MaskSet
 from .ranks import from_first_rank, mean_over_ranks
 from .resume import checked_state
 from .settings import Settings
-from .sparse_layer import SparseLayer
+from .sparse_layer import SparseLayer, mask_gradients
+from .work import TrainingWork
+from .zero_keepers import keeps_zeros
 
 Closure = Callable[[], float]
 
@@ -36,17 +39,21 @@ class Proposal:
 class Sparsifier(Optimizer, ABC):
     """Wraps the optimizer of a model; to be used in its place everywhere: `sparsifier.step()`, schedulers, GradScaler.
 
-    Masks act on weights, gradients and optimizer state at every step; a mask update replaces the optimizer step
-    (as in the original RigL). Grown weights and their optimizer state start at zero. A method says which
-    steps update masks (`is_update`) and to what (`propose`); it may also choose the initial masks.
+    Masks act on weights, gradients and optimizer state at every step. Grown weights and their optimizer state start
+    at zero. A method says which steps update masks (`is_update`) and to what (`propose`); it may also choose the
+    initial masks. Where it `grows_by_gradient`, an update takes the place of the optimizer step (as in the original
+    RigL), since the optimizer must not see the gradients of masked weights; elsewhere it follows the optimizer step.
 
     Options of every method: `distribution` of the non-zeros over layers (see distributions.py); `include`,
-    `exclude` and `dense`, fnmatch patterns of layer names (see LayerPatterns); `seed` of the random initial masks.
+    `exclude` and `dense`, fnmatch patterns of layer names (see LayerPatterns); `seed` of whatever is random.
     `total_steps` is the number of `step()` calls that training will make. Raises SparsefxError for settings that make
     no sense, MaskError where nothing can be sparsified.
 
-    Gradient clipping sees dense gradients; call `mask_gradients()` before it to clip the norm of active weights.
+    Gradient clipping sees dense gradients; call `mask_gradients()` before it to clip the norm of active weights. An
+    averaged copy of the model (EMA) mixes masks of different times; `mask_copy` puts it on the masks of now.
     """
+
+    grows_by_gradient: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, settings: Settings) -> None:
         self.optimizer = optimizer
@@ -54,13 +61,14 @@ class Sparsifier(Optimizer, ABC):
         self._share()
         self.settings = settings
         self.step_count = 0
-        self.history: list[MaskUpdate] = []
+        self.work = TrainingWork()
         self.generator = torch.Generator().manual_seed(settings.seed)
         first_dense = settings.distribution == "uniform_first_dense"
         patterns = LayerPatterns.of(settings.include, settings.exclude, settings.dense, first_dense=first_dense)
         choice = choose_layers(bare_model(model), optimizer, patterns)
         self.layers, self._aliases = choice.layers, choice.aliases
         self.dense_layers = choice.dense_reasons
+        self._keeps_zeros = keeps_zeros(optimizer)
         self._start()
 
     def _share(self) -> None:
@@ -70,27 +78,40 @@ class Sparsifier(Optimizer, ABC):
 
     @torch.no_grad()
     def _start(self) -> None:
-        """Mask the model, and remember the magnitude of its channels."""
+        """Mask the model, and remember how its channels are."""
         for name, mask in self.initial_masks().items():
             self.layers[name].mask = from_first_rank(mask.to(self.layers[name].parameter.device))
-            if self.layers[name].mask.all():
+            if self.initial_sparsity and self.layers[name].mask.all():
                 self.dense_layers[name] = f"{self.settings.distribution} gives it density 1"
-        self._enforce()
-        self._first_magnitudes = self._channel_magnitudes()
+        self._mask_weights()
+        self._recorder = MaskRecorder(self.layers)
 
     # What a method overrides.
 
     def initial_masks(self) -> dict[str, Tensor]:
         """Masks of the explored layers at the start: random with the distribution's counts, exact over all."""
-        return initial_masks(self.layers, self.settings.distribution, self.settings.sparsity, self.generator)
+        nonzeros = target_nonzeros(self.size, self.initial_sparsity)
+        return initial_masks(self.layers, self.settings.distribution, nonzeros, self.generator)
 
     @abstractmethod
     def is_update(self, step: int) -> bool:
-        """Whether step number `step` (the first is 1) updates masks instead of weights."""
+        """Whether step number `step` (the first is 1) updates masks."""
 
     @abstractmethod
     def propose(self, step: int) -> Proposal:
         """New masks, from weights and gradients. The core takes them over; weights are not changed here."""
+
+    def is_recorded(self, step: int) -> bool:
+        """Whether the update of a step goes into the history."""
+        return True
+
+    def dense_passes(self, step: int) -> int:
+        """How many of a step's three passes (see TrainingWork) are dense."""
+        return int(self.grows_by_gradient and self.is_update(step))
+
+    def structures(self) -> Mapping[str, MaskStructure]:
+        """The structure of the masks by layer, where the method knows it; elsewhere it is detected."""
+        return {}
 
     def extra_state(self) -> dict[str, Any]:
         """What else a method needs to resume: tensors, numbers, strings, and dicts and lists of them."""
@@ -105,6 +126,11 @@ class Sparsifier(Optimizer, ABC):
     def explored(self) -> list[SparseLayer]:
         """Layers whose masks may change."""
         return [layer for layer in self.layers.values() if not layer.kept_dense]
+
+    @property
+    def initial_sparsity(self) -> float:
+        """The sparsity to start with."""
+        return self.settings.sparsity
 
     @property
     def size(self) -> int:
@@ -130,35 +156,49 @@ class Sparsifier(Optimizer, ABC):
         """Channels removed for good."""
         return 0
 
+    @property
+    def history(self) -> list[MaskUpdate]:
+        """What every recorded mask update did."""
+        return self._recorder.updates
+
     def growth_score(self, layer: SparseLayer) -> Tensor:
         """|gradient averaged over all ranks|; zero where the layer had no gradient in this step."""
         gradient = layer.parameter.grad
-        return magnitude(mean_over_ranks(torch.zeros_like(layer.weight) if gradient is None else gradient))
+        return magnitude(torch.zeros_like(layer.weight) if gradient is None else gradient)
 
     # What training calls.
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
-        """One training step, or one mask update. With a closure, returns its loss."""
+        """One training step, with a mask update where one is due. With a closure, returns its loss."""
         self._share()
         step = self.step_count + 1
-        if self.is_update(step):
+        updates = self.is_update(step)
+        if updates and self.grows_by_gradient:
             loss = None if closure is None else torch.enable_grad()(closure)()
-            self._update(step)
         else:
+            self.before_optimizer_step()
             self.mask_gradients()
             loss = self.optimizer.step(None if closure is None else self._masking(closure))
-            self._enforce()
+            self.after_optimizer_step()
+        self.work.count(self.dense_passes(step))
+        if updates:
+            self._update(step)
         self.step_count = step
         return loss
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Zero the gradients of masked weights, except in front of a mask update, which needs them."""
-        if self.is_update(self.step_count + 1):
-            return
-        for layer in self.layers.values():
-            layer.mask_gradient()
+        """Zero the gradients of masked weights, except in front of a mask update that needs them."""
+        if not (self.grows_by_gradient and self.is_update(self.step_count + 1)):
+            mask_gradients(self.layers.values())
+
+    @torch.no_grad()
+    def mask_copy(self, model: nn.Module) -> None:
+        """Zero the masked weights of another copy of the model, as an exponential moving average, in place."""
+        weights = dict(bare_model(model).named_parameters())
+        for name, layer in self.layers.items():
+            weights[name].masked_fill_(~layer.mask.to(weights[name].device), 0)
 
     def masks(self) -> MaskSet:
         """The masks now, with structure, method, step, settings and seed."""
@@ -167,42 +207,73 @@ class Sparsifier(Optimizer, ABC):
             method=type(self).__name__,
             step=self.step_count,
             settings=asdict(self.settings),
+            structures=self.structures(),
             layouts={name: layer.layout for name, layer in self.layers.items()},
         )
+
+    def training_flops(self, macs: Mapping[str, int]) -> float:
+        """FLOPs of the training so far for one sample a step (see TrainingWork); `macs` as flops.layer_macs gives."""
+        self.work.settle(self._nonzeros_by_layer())
+        return self.work.flops(macs, {name: layer.mask.numel() for name, layer in self.layers.items()})
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         self.optimizer.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's state dict, and under "sparsifier" what resuming bit by bit needs besides."""
+        self.work.settle(self._nonzeros_by_layer())
         own = {
             "method": type(self).__name__,
             "step": self.step_count,
             "masks": {name: layer.mask for name, layer in self.layers.items()},
             "generator": self.generator.get_state(),
-            "first_magnitudes": self._first_magnitudes,
-            "history": [asdict(update) for update in self.history],
+            "history": self._recorder.state(),
+            "work": asdict(self.work),
             "extra": self.extra_state(),
         }
         return {**self.optimizer.state_dict(), "sparsifier": own}
 
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken; the model's weights are loaded by the caller, before or after.
 
         Raises MaskError for the state of another method, or of a model with other layers.
         """
         own = checked_state(state_dict, type(self).__name__, self.layers)
-        self.load_extra_state(own["extra"])
         self.optimizer.load_state_dict({key: value for key, value in state_dict.items() if key != "sparsifier"})
         self._share()
         for name, layer in self.layers.items():
             layer.mask = own["masks"][name].to(layer.parameter.device, copy=True)
+            layer.forget()
         self.step_count = own["step"]
         self.generator.set_state(own["generator"].cpu())
-        self._first_magnitudes = dict(own["first_magnitudes"])
-        self.history = [MaskUpdate(**update) for update in own["history"]]
+        self._recorder.load_state(own["history"])
+        self.work = TrainingWork(**own["work"])
+        self.load_extra_state(own["extra"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything: an Optimizer would leave out its wrapper's attributes when it is copied or pickled."""
+        return self.__dict__.copy()
 
     # How it works.
+
+    def before_optimizer_step(self) -> None:
+        """Mask weights that somebody else has written to, as by loading a checkpoint."""
+        for layer in self.layers.values():
+            if layer.touched:
+                layer.enforce(self.state.get(layer.parameter, {}))
+
+    def after_optimizer_step(self) -> None:
+        """Mask what the optimizer may have moved; of most it is known that masked gradients leave zeros at zero."""
+        for layer in self.layers.values():
+            if self._keeps_zeros:
+                layer.seen()
+            else:
+                layer.enforce(self.state.get(layer.parameter, {}))
+
+    def _mask_weights(self) -> None:
+        for layer in self.layers.values():
+            layer.enforce(self.state.get(layer.parameter, {}))
 
     def _masking(self, closure: Closure) -> Closure:
         def masked() -> float:
@@ -216,30 +287,16 @@ class Sparsifier(Optimizer, ABC):
         """Take over the masks that the method proposes."""
         for layer in self.layers.values():
             layer.follow_device()
+            if self.grows_by_gradient and layer.parameter.grad is not None:
+                layer.parameter.grad = mean_over_ranks(layer.parameter.grad)
+        self.work.settle(self._nonzeros_by_layer())
         old = {name: layer.mask for name, layer in self.layers.items()}
         proposal = self.propose(step)
         for name, mask in proposal.masks.items():
             self.layers[name].mask = from_first_rank(mask)
-        new = {name: layer.mask for name, layer in self.layers.items()}
-        self._enforce()
-        self.history.append(self._record(step, proposal.drop_fraction, MaskChange.between(old, new)))
+        self._mask_weights()
+        if self.is_recorded(step):
+            self._recorder.record(step, old, proposal.drop_fraction, self.removed_channels)
 
-    def _record(self, step: int, drop_fraction: float, change: MaskChange) -> MaskUpdate:
-        return MaskUpdate(
-            step=step,
-            drop_fraction=drop_fraction,
-            dropped=change.dropped,
-            grown=change.grown,
-            iou=change.iou,
-            nonzeros=self.nonzeros,
-            amenable=amenable_share(self._first_magnitudes, self._channel_magnitudes()),
-            active_channels=sum(layer.active_channels for layer in self.layers.values()),
-            removed_channels=self.removed_channels,
-        )
-
-    def _enforce(self) -> None:
-        for layer in self.layers.values():
-            layer.enforce(self.state.get(layer.parameter, {}))
-
-    def _channel_magnitudes(self) -> dict[str, Tensor]:
-        return {name: channel_magnitudes(layer.weight, layer.layout) for name, layer in self.layers.items()}
+    def _nonzeros_by_layer(self) -> dict[str, int]:
+        return {name: int(layer.mask.sum()) for name, layer in self.layers.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -48,3 +49,12 @@ class WeightLayout:
     def rows(self, weight: Tensor) -> Tensor:
         """The weight as (output channels, weights of one channel)."""
         return self.grid(weight).flatten(2).flatten(0, 1)
+
+    def from_grid(self, grid: Tensor, shape: torch.Size) -> Tensor:
+        """The weight of shape `shape` with this grid."""
+        return (grid.transpose(1, 2) if self.output_axis else grid).reshape(shape)
+
+    def from_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The weight of shape `shape` with these rows."""
+        outputs = len(rows) // self.groups
+        return self.from_grid(rows.reshape(self.groups, outputs, -1, prod(shape[2:])), shape)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from sparsefx.training.budget import allocate, budget_beside, target_nonzeros
 from sparsefx.training.distributions import erdos_renyi_kernel, global_magnitude, uniform
 from sparsefx.training.flops import layer_macs, theoretical_flops
 from sparsefx.training.schedules import Constant, CosineDecay, GradualSparsity
-from sparsefx.training.selection import highest
+from sparsefx.training.selection import highest, highest_of_all
+from sparsefx.training.sparse_layer import SparseLayer
+from sparsefx.training.weight_layout import WeightLayout
 
 from .helpers import resnet50
 
@@ -98,9 +101,19 @@ def test_allocation_is_exact_whatever_the_densities(layers: dict[str, tuple[int,
 def test_budgets_that_cannot_be_met() -> None:
     with pytest.raises(SparsefxError, match="7 non-zeros do not fit into layers of 6 weights"):
         allocate({"a": 1.0}, {"a": 6}, 7)
-    assert budget_beside({"stem": 3}, 100, 0.9) == 7
-    with pytest.raises(SparsefxError, match=r"kept dense \(stem, head\) hold 30 weights, more than the 10 that"):
-        budget_beside({"stem": 10, "head": 20}, 100, 0.9)
+    layers = {
+        name: layer_of(size, kept_dense=name != "body") for name, size in (("stem", 10), ("body", 70), ("head", 20))
+    }
+    assert budget_beside(layers, 37) == 7
+    with pytest.raises(
+        SparsefxError, match=r"kept dense \(stem, head\) hold 30 weights, more than the 10 that .* of 100"
+    ):
+        budget_beside(layers, 10)
+
+
+def layer_of(size: int, *, kept_dense: bool) -> SparseLayer:
+    weight = nn.Parameter(torch.zeros(size, 1))
+    return SparseLayer("layer", weight, WeightLayout(), torch.ones(size, 1, dtype=torch.bool), kept_dense)
 
 
 def test_global_magnitude_compares_across_layers() -> None:
@@ -109,18 +122,51 @@ def test_global_magnitude_compares_across_layers() -> None:
     assert global_magnitude(layers, 4) == {"small": 0.25, "large": 0.75}
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(0, 2**30), st.integers(0, 35))
-def test_highest_selects_exactly_and_in_order(values: list[int], eligible_bits: int, count: int) -> None:
-    scores = torch.tensor(values, dtype=torch.float32)
-    eligible = torch.tensor([bool(eligible_bits >> i & 1) for i in range(len(values))])
+# Values that differ in every digit of the search, ties, zeros, the infinite.
+SCORES = st.sampled_from([0.0, 1e-45, 1e-20, 0.5, 1.0, 1.0000001, 1.0002, 1.1, 2.0, 3e38, math.inf])
+
+
+@given(st.lists(SCORES, min_size=1, max_size=30), st.integers(0, 2**30), st.integers(0, 35))
+def test_the_highest_of_all_are_selected_exactly_and_in_order(values: list[float], bits: int, count: int) -> None:
+    scores, eligible, ranked = drawn_scores(values, bits)
     cut = len(values) // 3
-    found = highest(
-        {"a": scores[:cut], "b": scores[cut:, None]}, {"a": eligible[:cut], "b": eligible[cut:, None]}, count
-    )
-    ranked = sorted((i for i in range(len(values)) if eligible[i]), key=lambda i: (-values[i], i))
+    parts = {"a": scores[:cut], "b": scores[cut:, None]}
+    found = highest_of_all(parts.__getitem__, {"a": eligible[:cut], "b": eligible[cut:, None]}, count)
     chosen = torch.cat([found["a"], found["b"].flatten()]).nonzero().flatten().tolist()
     assert chosen == sorted(ranked[:count])
     assert found["b"].shape == (len(values) - cut, 1)
+
+
+@given(st.lists(SCORES, min_size=1, max_size=30), st.integers(0, 2**30), st.integers(-1, 35))
+def test_the_highest_of_a_layer_are_selected_exactly_and_in_order(values: list[float], bits: int, count: int) -> None:
+    scores, eligible, ranked = drawn_scores(values, bits)
+    chosen = highest(scores[:, None], eligible[:, None], count)
+    assert chosen.shape == (len(values), 1)
+    assert chosen.flatten().nonzero().flatten().tolist() == sorted(ranked[: max(count, 0)])
+
+
+def drawn_scores(values: list[float], bits: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Scores, which of them are eligible, and the places of these by rank."""
+    eligible = [bool(bits >> i & 1) for i in range(len(values))]
+    scores = torch.tensor(values, dtype=torch.float32)
+    ranked = sorted((i for i in range(len(values)) if eligible[i]), key=lambda i: (-float(scores[i]), i))
+    return scores, torch.tensor(eligible), ranked
+
+
+def test_one_layers_scores_exist_at_a_time() -> None:
+    """Chase's Algorithm 2 is there so that not all scores are held at once; so is this."""
+    alive: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    most = 0
+
+    def score(name: str) -> Tensor:
+        nonlocal most
+        made = torch.arange(100.0) + int(name)
+        alive.add(made)
+        most = max(most, len(alive))
+        return made
+
+    highest_of_all(score, {str(i): torch.ones(100, dtype=torch.bool) for i in range(8)}, 40)
+    assert most <= 2, "the one before may still be bound while the next is made"
 
 
 def test_rigls_cosine() -> None:

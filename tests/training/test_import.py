@@ -22,5 +22,5 @@ def test_public_names() -> None:
     assert set(dir(sparsefx.training)) >= {"MaskSet", "RigL", "Chase", "Sparsifier"}
     for name in sparsefx.training.__all__:
         assert getattr(sparsefx.training, name).__name__ == name
-    with pytest.raises(AttributeError, match=r"module 'sparsefx.training' has no attribute 'SRigL'"):
-        sparsefx.training.SRigL  # noqa: B018
+    with pytest.raises(AttributeError, match=r"module 'sparsefx.training' has no attribute 'SRigl'"):
+        sparsefx.training.SRigl  # noqa: B018

@@ -61,7 +61,7 @@ def test_one_update_is_algorithm_1(seed: int, sparsity: float, alpha: float) -> 
     train(model, sparsifier, 2)
     sparsifier.zero_grad()
     backward(model, 2)
-    fraction = sparsifier.schedule(3)
+    fraction = sparsifier.settings.drop_schedule(3)
     expected = {}
     for name, layer in sparsifier.layers.items():
         assert layer.parameter.grad is not None

@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 from ...passes.capture import capture
 from ...passes.channels.groups import channel_groups
 from ...passes.errors import MaskError
+from ..budget import budget_beside
 from ..channels import CoupledChannels
 from ..criteria import CHANNEL_CRITERIA, magnitude
 from ..layers import bare_model
 from ..schedules import CosineDecay, GradualSparsity
-from ..selection import highest
-from ..settings import CoreOptions, Settings, default_interval, require
+from ..selection import highest_of_all
+from ..settings import CoreOptions, Settings, default_interval, require, require_interval
 from ..sparsifier import Proposal, Sparsifier
 
 Masks = dict[str, Tensor]
@@ -41,7 +42,7 @@ class ChaseSettings(Settings):
         require(self.criterion in CHANNEL_CRITERIA, f"unknown criterion {self.criterion!r}; known are {known}")
         require(0 <= self.minimum_width <= 1, f"minimum_width must be in [0, 1], found {self.minimum_width}")
         require(all(0 <= e <= 1 for e in self.exploration), f"exploration must be densities, found {self.exploration}")
-        require(self.update_interval > 0, f"update_interval must be positive, found {self.update_interval}")
+        require_interval("update_interval", self.update_interval)
         end = self.channel_stop * self.total_steps
         require(
             0 < self.channel_interval <= end <= self.total_steps,
@@ -84,13 +85,15 @@ class Chase(Sparsifier):
 
     `example_inputs` are captured to find coupled channels. With `channel_sparsity=0` they are not needed.
 
-    Deviations: the selection is exact and deterministic instead of the tolerance loop of Algorithm 2; a removed group
+    Deviations: where Algorithm 2 steers a threshold until the count is within a tolerance, the selection is exact, and
+    as frugal (see selection.highest_of_all); a removed group
     with several producers is scored by the mean over all its filters; exploration goes on with a small fraction
     behind `channel_stop`, as in the authors' code and not in Algorithm 1. Intervals default to 1/60 of
     training, between 10 steps and the paper's 1000.
     """
 
     settings: ChaseSettings
+    grows_by_gradient = True
 
     def __init__(
         self,
@@ -180,15 +183,15 @@ class Chase(Sparsifier):
 
     def _prune(self, masks: Masks, target: int) -> Masks:
         """The largest magnitudes of all explored layers together."""
-        scores = {layer.name: magnitude(layer.weight) for layer in self.explored}
-        fixed = sum(int(mask.sum()) for name, mask in masks.items() if name not in scores)
-        return {**masks, **highest(scores, {name: masks[name] for name in scores}, target - fixed)}
+        eligible = {layer.name: masks[layer.name] for layer in self.explored}
+        left = budget_beside(self.layers, target)
+        return {**masks, **highest_of_all(lambda name: magnitude(self.layers[name].weight), eligible, left)}
 
     def _grow(self, masks: Masks, allowed: Masks, target: int) -> Masks:
         """Fill up to `target` with the largest gradients of all explored layers together."""
-        scores = {layer.name: self.growth_score(layer) for layer in self.explored}
+        eligible = {layer.name: allowed[layer.name] & ~masks[layer.name] for layer in self.explored}
         missing = target - sum(int(mask.sum()) for mask in masks.values())
-        grown = highest(scores, {name: allowed[name] & ~masks[name] for name in scores}, missing)
+        grown = highest_of_all(lambda name: self.growth_score(self.layers[name]), eligible, missing)
         return {**masks, **{name: masks[name] | mask for name, mask in grown.items()}}
 
     def _remove_channels(self, step: int, masks: Masks) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from ..criteria import magnitude
-from ..schedules import CosineDecay
-from ..selection import highest
-from ..settings import CoreOptions, Settings, default_interval, require
-from ..sparse_layer import SparseLayer
+from ..exchange import drop_and_grow
+from ..schedules import CosineDecay, Schedule
+from ..settings import CoreOptions, Settings, default_interval, require_interval, require_share
 from ..sparsifier import Proposal, Sparsifier
 
 
@@ -24,12 +23,27 @@ class RigLSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 < self.drop_fraction <= 1, f"drop_fraction must be in (0, 1], found {self.drop_fraction}")
-        require(self.update_interval > 0, f"update_interval must be positive, found {self.update_interval}")
-        require(0 < self.stop <= 1, f"stop must be in (0, 1], found {self.stop}")
+        require_share("drop_fraction", self.drop_fraction)
+        require_interval("update_interval", self.update_interval)
+        require_share("stop", self.stop)
+
+    @property
+    def drop_schedule(self) -> Schedule:
+        return CosineDecay(self.drop_fraction, round(self.stop * self.total_steps))
 
 
-class RigL(Sparsifier):
+class DropAndGrow(Sparsifier):
+    """What RigL and SRigL share: when masks are updated."""
+
+    settings: RigLSettings
+    grows_by_gradient = True
+
+    def is_update(self, step: int) -> bool:
+        settings = self.settings
+        return step % settings.update_interval == 0 and step < round(settings.stop * settings.total_steps)
+
+
+class RigL(DropAndGrow):
     """Rigging the Lottery (Evci et al. 2020): constant sparsity per layer, connections move to where gradients are.
 
     Every `update_interval` steps, until `stop` * `total_steps`, each layer drops its smallest magnitudes and grows as
@@ -39,10 +53,8 @@ class RigL(Sparsifier):
 
     Defaults of the paper: alpha 0.3, T_end 0.75 of training, Erdos-Renyi-Kernel, an update every 100 steps;
     of shorter runs than 5000 steps every 50th part, at least 10. A layer without any gradient at an update keeps its
-    mask.
+    mask. The in-time over-parameterization of Liu et al. (2021) is `drop_fraction=0.5, stop=1.0` and a long interval.
     """
-
-    settings: RigLSettings
 
     def __init__(
         self,
@@ -64,25 +76,14 @@ class RigL(Sparsifier):
             stop=stop,
             **core,
         )
-        self.schedule = CosineDecay(drop_fraction, round(stop * total_steps))
         super().__init__(model, optimizer, settings)
 
-    def is_update(self, step: int) -> bool:
-        return step % self.settings.update_interval == 0 and step < self.schedule.steps
-
     def propose(self, step: int) -> Proposal:
-        fraction = self.schedule(step)
-        return Proposal({layer.name: self._drop_and_grow(layer, fraction) for layer in self.explored}, fraction)
-
-    def _drop_and_grow(self, layer: SparseLayer, fraction: float) -> Tensor:
-        """The new mask of one layer, with as many non-zeros as the old one."""
-        score = self.growth_score(layer)
-        if not score.any():
-            return layer.mask
-        nonzeros = int(layer.mask.sum())
-        kept = _highest(magnitude(layer.weight), layer.mask, nonzeros - int(fraction * nonzeros))
-        return kept | _highest(score, ~kept, nonzeros - int(kept.sum()))
-
-
-def _highest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
-    return highest({"layer": score}, {"layer": eligible}, count)["layer"]
+        fraction = self.settings.drop_schedule(step)
+        masks = {}
+        for layer in self.explored:
+            growth = self.growth_score(layer)
+            if growth.any():
+                drop = int(fraction * int(layer.mask.sum()))
+                masks[layer.name] = drop_and_grow(magnitude(layer.weight), layer.mask, growth, drop)
+        return Proposal(masks, fraction)

@@ -1,0 +1,66 @@
+"""Every method with settings for the short trainings of tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from sparsefx import training
+from sparsefx.training import Sparsifier
+
+from .helpers import EXAMPLE, batch, sgd
+
+STEPS = 40
+
+
+def loss_fn(output: Tensor) -> Tensor:
+    return F.cross_entropy(output, batch(0, size=len(output))[1])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with options; `name` tells variants of one method apart."""
+
+    name: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __call__(self, model: nn.Module, optimizer: Optimizer | None = None, **options: Any) -> Sparsifier:
+        build: Callable[..., Sparsifier] = getattr(training, self.method)
+        return build(model, optimizer or sgd(model), **{"total_steps": STEPS, **self.options, **options})
+
+
+_DATA = {"example_inputs": (batch(0, size=8)[0],)}
+_CHASE = {"example_inputs": EXAMPLE, "update_interval": 3, "channel_interval": 6}
+
+CASES = [
+    Case("SET", "SET", {"update_interval": 3}),
+    Case("RigL", "RigL", {"update_interval": 3}),
+    Case("RigL, in time", "RigL", {"update_interval": 8, "drop_fraction": 0.5, "stop": 1.0}),
+    Case("SRigL", "SRigL", {"update_interval": 3}),
+    Case("SRigL, without ablation", "SRigL", {"update_interval": 3, "ablation": False}),
+    Case("SRigL, ViT", "SRigL", {"update_interval": 3, "gamma": 0.95}),
+    Case("SRigL, block-balanced", "SRigL", {"update_interval": 3, "block": 4, "sparsity": 0.6}),
+    Case("GMP", "GMP", {"update_interval": 3}),
+    Case("GraNet, dense to sparse", "GraNet", {"update_interval": 3, "initial_sparsity": 0.0}),
+    Case("GraNet, sparse to sparse", "GraNet", {"update_interval": 3}),
+    Case("Chase", "Chase", _CHASE),
+    Case("Chase, S_c = 0", "Chase", {"channel_sparsity": 0.0, "update_interval": 3}),
+    Case("Chase, prune skip", "Chase", {**_CHASE, "prune_skip": True, "prune_first": True, "criterion": "ws"}),
+    Case("IEE", "IEE", {"stages": (3, 3, 3)}),
+    Case("IEE, global", "IEE", {"stages": (3, 2, 4), "distribution": "global"}),
+    Case("IEE, 2:4", "IEE", {"stages": (3, 3, 3), "n_m": (2, 4)}),
+    Case("Campfire, window", "Campfire", {"pattern": "window"}),
+    Case("Campfire, most in window", "Campfire", {"pattern": "window", "most_in_window": 3}),
+    Case("Campfire, CK", "Campfire", {"pattern": "kernel", "linear": "block", "block": 2}),
+    Case("Campfire, combined", "Campfire", {"example_inputs": EXAMPLE}),
+    Case("Random", "Random"),
+    Case("SNIP", "SNIP", {**_DATA, "loss_fn": loss_fn}),
+    Case("GraSP", "GraSP", {**_DATA, "loss_fn": loss_fn}),
+    Case("SynFlow", "SynFlow", {"example_inputs": EXAMPLE, "rounds": 10}),
+]
