@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .ranks import from_first_rank
 from .sparse_layer import SparseLayer
 
 
@@ -24,7 +25,7 @@ class Exploration:
 
     def park(self, layers: Iterable[SparseLayer]) -> None:
         """Remember the values of all weights, before any is masked."""
-        self._second = {layer.name: layer.weight.clone() for layer in layers}
+        self._second = {layer.name: from_first_rank(layer.weight.clone()) for layer in layers}
 
     def put_away(self, layers: Iterable[SparseLayer]) -> None:
         """Remember the values of active weights, before some of them are pruned."""
@@ -38,8 +39,15 @@ class Exploration:
             second = self._second[layer.name].to(layer.parameter.device)
             self._second[layer.name] = layer.weight.clone()
             layer.parameter.copy_(torch.where(layer.mask, layer.weight, second))
+            layer.seen()
             self._optimizer_state[layer.name] = self._optimizer.state.pop(layer.parameter, {})
         self._buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+
+    def refreeze(self, layers: Iterable[SparseLayer]) -> None:
+        """Hold what somebody else has written to weights, as loading a checkpoint does, not what was there before."""
+        for layer in layers:
+            if layer.touched:
+                self._second[layer.name] = layer.weight.clone()
 
     def mask_gradients(self, layers: Sequence[SparseLayer]) -> None:
         """Leave gradients to inactive weights only; a parameter without gradient is not touched by an optimizer."""
@@ -56,6 +64,7 @@ class Exploration:
         """Undo what momentum or weight decay did to active weights."""
         for layer in layers:
             layer.parameter.copy_(torch.where(layer.mask, self._second[layer.name], layer.weight))
+            layer.seen()
 
     def end(self, layers: Iterable[SparseLayer]) -> None:
         """Remember what has been explored; thaw the rest as it was. The caller masks the weights."""
@@ -71,12 +80,18 @@ class Exploration:
         return {"second": self._second, "optimizer_state": self._optimizer_state, "buffers": self._buffers}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._second = _moved(state["second"], self._model)
-        self._optimizer_state = {name: _moved(kept, self._model) for name, kept in state["optimizer_state"].items()}
-        self._buffers = _moved(state["buffers"], self._model)
+        weights = dict(self._model.named_parameters())
+        self._second = {name: value.to(weights[name], copy=True) for name, value in state["second"].items()}
+        self._optimizer_state = {
+            name: {key: _like(weights[name], value) for key, value in kept.items()}
+            for name, kept in state["optimizer_state"].items()
+        }
+        buffers = dict(self._model.named_buffers())
+        self._buffers = {name: value.to(buffers[name], copy=True) for name, value in state["buffers"].items()}
 
 
-def _moved(values: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Copies on the device of the model."""
-    device = next(model.parameters()).device
-    return {name: v.to(device, copy=True) if isinstance(v, Tensor) else v for name, v in values.items()}
+def _like(weight: Tensor, value: Any) -> Any:
+    """A copy of optimizer state in the weight's precision and on its device; numbers stay as they are."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(weight, copy=True) if value.ndim and value.is_floating_point() else value.clone()

@@ -50,13 +50,15 @@ def fill_rows(plan: FanInPlan, kept: Tensor, importance: Tensor, growth: Tensor)
     Scores are at least 0 and have the shape of the mask `kept`.
     """
     shape = (int(plan.active.sum()) * plan.parts, -1)
-    kept_parts = kept[plan.active].reshape(shape)
-    best = _first(torch.where(kept_parts, importance[plan.active].reshape(shape), -1.0), plan.count)
-    chosen = best & kept_parts
+    chosen = kept[plan.active].reshape(shape)
+    full = chosen.sum(1) > plan.count
+    if full.any():
+        candidates = torch.where(chosen[full], importance[plan.active].reshape(shape)[full], -1.0)
+        chosen[full] = _first(candidates, plan.count)
     missing = plan.count - chosen.sum(1, keepdim=True)
-    grown = _first(torch.where(chosen, -1.0, growth[plan.active].reshape(shape)), missing)
+    chosen |= _first(torch.where(chosen, -1.0, growth[plan.active].reshape(shape)), missing)
     mask = torch.zeros_like(kept)
-    mask[plan.active] = (chosen | grown).reshape(-1, kept.shape[1])
+    mask[plan.active] = chosen.reshape(-1, kept.shape[1])
     return mask
 
 

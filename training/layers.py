@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from ..passes.errors import MaskError
 from .model_weights import closest, is_pruned
@@ -64,9 +65,9 @@ class LayerChoice:
 
 
 def bare_model(model: nn.Module) -> nn.Module:
-    """The model inside DataParallel, DistributedDataParallel and torch.compile, whose names masks use."""
+    """The model inside DataParallel, DistributedDataParallel, AveragedModel and torch.compile; masks use its names."""
     while True:
-        if isinstance(model, DataParallel | DistributedDataParallel):
+        if isinstance(model, DataParallel | DistributedDataParallel | AveragedModel):
             model = model.module
         elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
             model = model._orig_mod  # type: ignore[assignment]
@@ -104,6 +105,11 @@ def choose_layers(model: nn.Module, optimizer: Optimizer, patterns: LayerPattern
     return LayerChoice(layers, aliases, reasons)
 
 
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a parameter's name, or that of its module, matches one of the fnmatch patterns."""
+    return any(fnmatchcase(name.rpartition(".")[0], p) or fnmatchcase(name, p) for p in patterns)
+
+
 @dataclass(frozen=True, eq=False)
 class _Weight:
     module_name: str
@@ -116,7 +122,7 @@ class _Weight:
         return isinstance(self.module, SPARSIFIED_TYPES) and self.name.rpartition(".")[2] == "weight"
 
     def matches(self, patterns: Sequence[str]) -> bool:
-        return any(fnmatchcase(self.module_name, p) or fnmatchcase(self.name, p) for p in patterns)
+        return matches(self.name, patterns)
 
 
 def _weights(model: nn.Module) -> Iterator[_Weight]:

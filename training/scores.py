@@ -41,7 +41,7 @@ def grasp_scores(
     weights = _weights(copied)
     loss = loss_fn(_scaled(copied(*inputs), temperature))
     gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
-    flow = sum(((g * g.detach()).sum() for g in gradients if g is not None), torch.zeros(()))
+    flow = sum(((g * mean_over_ranks(g.detach())).sum() for g in gradients if g is not None), torch.zeros(()))
     products = _gradients(flow, weights)
     scores = {name: (weight * products[name]).detach().float().nan_to_num(0.0) for name, weight in weights.items()}
     lowest = min(float(score.min()) for score in scores.values())

@@ -19,12 +19,17 @@ _DIGITS = ((20, 11), (10, 10), (0, 10))  # (shift, width) in bits
 
 def highest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
     """A boolean mask of the `count` highest scores among the eligible; of all that are, where those are fewer."""
-    count = min(count, int(eligible.sum()))
+    candidates = int(eligible.sum())
+    count = min(count, candidates)
     if count <= 0:
         return torch.zeros_like(eligible)
-    flat = torch.where(eligible, score, -1.0).reshape(-1)
-    threshold = flat.kthvalue(flat.numel() - count + 1).values
-    return _first_above(flat, threshold, count).reshape(eligible.shape)
+    few = 2 * candidates < eligible.numel()  # picking few out is faster than ranking all
+    values = score[eligible] if few else torch.where(eligible, score, -1.0).reshape(-1)
+    threshold = values.kthvalue(len(values) - count + 1).values
+    chosen = eligible & (score > threshold)
+    ties = (eligible & (score == threshold)).reshape(-1).nonzero().flatten()
+    chosen.view(-1)[ties[: count - int(chosen.sum())]] = True
+    return chosen
 
 
 def highest_of_all(score: Score, eligible: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -73,10 +78,3 @@ def _histogram(bits: Tensor, eligible: Tensor, prefix: int, shift: int, width: i
 
 def _bits(score: Tensor) -> Tensor:
     return score.contiguous().view(torch.int32)
-
-
-def _first_above(flat: Tensor, threshold: Tensor, count: int) -> Tensor:
-    chosen = flat > threshold
-    ties = (flat == threshold).nonzero().flatten()
-    chosen[ties[: count - int(chosen.sum())]] = True
-    return chosen

@@ -21,7 +21,7 @@ class SparseLayer:
     layout: WeightLayout
     mask: Tensor
     kept_dense: bool = False
-    _version: int = -1
+    _seen: tuple[int, int] = (-1, -1)
 
     @property
     def weight(self) -> Tensor:
@@ -49,16 +49,21 @@ class SparseLayer:
 
     def seen(self) -> None:
         """Take the weight as it is now for masked."""
-        self._version = self.parameter._version
+        self._seen = self._state
 
     def forget(self) -> None:
         """Take the weight for unmasked."""
-        self._version = -1
+        self._seen = (-1, -1)
 
     @property
     def touched(self) -> bool:
-        """Whether somebody else has written to the weight since, as loading a checkpoint does."""
-        return self.parameter._version != self._version
+        """Whether somebody else has written to the weight since, as loading a checkpoint does; not through `.data`."""
+        return self._seen != self._state
+
+    @property
+    def _state(self) -> tuple[int, int]:
+        """What changes with the weight; the memory too, as `model.double()` makes no new version."""
+        return self.parameter._version, self.parameter.data_ptr()
 
 
 def mask_gradients(layers: Iterable[SparseLayer]) -> None:

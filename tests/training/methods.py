@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -33,6 +35,11 @@ class Case:
     def __call__(self, model: nn.Module, optimizer: Optimizer | None = None, **options: Any) -> Sparsifier:
         build: Callable[..., Sparsifier] = getattr(training, self.method)
         return build(model, optimizer or sgd(model), **{"total_steps": STEPS, **self.options, **options})
+
+    def inputs_as(self, dtype: torch.dtype) -> dict[str, Any]:
+        """The case's example inputs in another precision, as options."""
+        inputs = self.options.get("example_inputs")
+        return {"example_inputs": tuple(x.to(dtype) for x in inputs)} if inputs else {}
 
 
 _DATA = {"example_inputs": (batch(0, size=8)[0],)}
@@ -64,3 +71,9 @@ CASES = [
     Case("GraSP", "GraSP", {**_DATA, "loss_fn": loss_fn}),
     Case("SynFlow", "SynFlow", {"example_inputs": EXAMPLE, "rounds": 10}),
 ]
+
+BY_NAME = {case.name: case for case in CASES}
+SOME = [BY_NAME[name] for name in ("RigL", "SRigL", "GMP", "Chase", "IEE", "Campfire, combined", "SNIP", "SynFlow")]
+
+every_method = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+some_methods = pytest.mark.parametrize("case", SOME, ids=lambda case: case.name)

@@ -11,7 +11,7 @@ import sparsefx.training
 def test_importing_the_floor_loads_no_optional_dependency() -> None:
     code = (
         "import sys, sparsefx.training as t; assert 'torch' not in sys.modules; "
-        "[getattr(t, name) for name in t.__all__]; import sparsefx.training.recipes.digits; "
+        "[getattr(t, name) for name in t.__all__]; import sparsefx.training.recipes.run, sparsefx.training.importers; "
         "unwanted = {'sklearn', 'torchvision', 'onnxruntime', 'sparsefx.compiler'} & set(sys.modules); "
         "assert not unwanted, unwanted"
     )

@@ -21,7 +21,7 @@ class ZooModel:
     size: int = DEFAULT_SIZE
 
 
-_SIZES = {"inception_v3": 160, "maxvit_t": 224, "vit_h_14": 98}
+_SIZES = {"inception_v3": 160, "maxvit_t": 224, "vit_h_14": 98, "ssd300_vgg16": 300}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
@@ -54,7 +54,7 @@ def backbones() -> list[ZooModel]:
     import torchvision
 
     names = torchvision.models.list_models(module=torchvision.models.detection)
-    return [ZooModel(f"{name}.backbone", _backbone(name)) for name in names]
+    return [ZooModel(f"{name}.backbone", _backbone(name), _SIZES.get(name, DEFAULT_SIZE)) for name in names]
 
 
 def others() -> list[ZooModel]:

@@ -14,12 +14,13 @@ from ..criteria import magnitude
 from ..exploration import Exploration
 from ..layers import bare_model
 from ..mask_structure import MaskStructure
+from ..masked_optimizer import Closure
 from ..n_m import can_hold, largest_n_of_m
 from ..schedules import CosineDecay
 from ..selection import highest, highest_of_all
 from ..settings import CoreOptions, Settings, default_interval, require, require_interval, require_share
 from ..sparse_layer import SparseLayer
-from ..sparsifier import Closure, Proposal, Sparsifier
+from ..sparsifier import Proposal, Sparsifier
 
 Masks = dict[str, Tensor]
 
@@ -125,7 +126,6 @@ class IEE(Sparsifier):
 
     @property
     def exploring(self) -> bool:
-        """Whether all weights are in use, and the masked ones trained."""
         return self._explores(self.step_count + 1)
 
     def is_update(self, step: int) -> bool:
@@ -167,7 +167,9 @@ class IEE(Sparsifier):
             super().mask_gradients()
 
     def before_optimizer_step(self) -> None:
-        if not self.exploring:
+        if self.exploring:
+            self.exploration.refreeze(self.explored)
+        else:
             super().before_optimizer_step()
 
     def after_optimizer_step(self) -> None:

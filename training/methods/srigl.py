@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 from ..criteria import magnitude
 from ..fan_in import FanInPlan, fill_rows, plan_fan_in
 from ..initial_masks import layer_budgets
+from ..layers import matches
 from ..mask_structure import MaskStructure
+from ..ranks import number_from_first_rank
 from ..selection import highest
 from ..settings import CoreOptions, default_interval, require
 from ..sparse_layer import SparseLayer
@@ -25,6 +27,7 @@ from .rigl import DropAndGrow, RigLSettings
 class SRigLSettings(RigLSettings):
     gamma: float
     ablation: bool
+    no_ablation: Sequence[str] | None
     block: int | None
 
     def __post_init__(self) -> None:
@@ -40,11 +43,12 @@ class SRigL(DropAndGrow):
     stays so, or is among the K largest gradients of masked weights. A neuron with fewer than max(1, int(`gamma` * k))
     salient weights is ablated, k being the fan-in if no neuron were; its biases and BatchNorm parameters stay and are
     trained, and it may return. The others share the layer's budget equally: where a neuron keeps more than its fan-in,
-    its largest magnitudes stay, where fewer, it grows by gradient.
+    its largest magnitudes stay, where fewer, it grows by gradient. Layers that `no_ablation` names (fnmatch patterns)
+    keep all neurons; without it the last layer does, whose neurons are the model's outputs, as in the authors' code.
 
     What a layer's budget leaves after equal shares goes to the next layer; `remainder` is what is left after the last
-    one, fewer weights than that layer has active neurons (times blocks). It can be negative only where
-    `ablation=False` and a layer has fewer non-zeros than neurons: each keeps one input.
+    one, fewer weights than that layer has active neurons (times blocks). It can be negative only where a layer that
+    is not ablated has fewer non-zeros than neurons: each keeps one input.
 
     `block=32` is an option of ours: the same number of non-zeros in every 32 consecutive inputs of a neuron, which
     lets kernels do without padding. Layers whose fan-in is no multiple of it have plain constant fan-in
@@ -64,6 +68,7 @@ class SRigL(DropAndGrow):
         sparsity: float = 0.9,
         gamma: float = 0.3,
         ablation: bool = True,
+        no_ablation: Sequence[str] | None = None,
         block: int | None = None,
         drop_fraction: float = 0.3,
         update_interval: int | None = None,
@@ -75,6 +80,7 @@ class SRigL(DropAndGrow):
             total_steps=total_steps,
             gamma=gamma,
             ablation=ablation,
+            no_ablation=no_ablation,
             block=block,
             drop_fraction=drop_fraction,
             update_interval=default_interval(total_steps, 50, 100) if update_interval is None else update_interval,
@@ -86,12 +92,20 @@ class SRigL(DropAndGrow):
 
     def initial_masks(self) -> dict[str, Tensor]:
         """Random inputs for every neuron; all neurons, unless there are fewer weights than neurons."""
-        self._budgets = layer_budgets(self.layers, self.settings.distribution, self.target_nonzeros)
+        for pattern in self.settings.no_ablation or ():
+            require(
+                any(matches(layer.name, [pattern]) for layer in self.explored),
+                f"no_ablation pattern {pattern!r} matches none of {', '.join(layer.name for layer in self.explored)}",
+            )
+        budgets = layer_budgets(self.layers, self.settings.distribution, self.target_nonzeros)
+        self._budgets = {
+            name: number_from_first_rank(budget, self.layers[name].parameter.device) for name, budget in budgets.items()
+        }
 
         def random(layer: SparseLayer, budget: int) -> tuple[Tensor, int]:
             rows = layer.layout.rows(layer.mask)
             salient = torch.randperm(len(rows), generator=self.generator) + len(rows)  # who stays, where not all can
-            plan = self._plan(layer, salient, threshold=int(self.settings.ablation), budget=budget)
+            plan = self._plan(layer, salient, threshold=int(self._ablates(layer)), budget=budget)
             score = torch.rand(rows.shape, generator=self.generator)
             return fill_rows(plan, torch.zeros_like(score, dtype=torch.bool), score, score), plan.left
 
@@ -111,7 +125,7 @@ class SRigL(DropAndGrow):
                 continue
             rows, left = new_mask(layer, budget + left)
             masks[layer.name] = layer.layout.from_rows(rows, layer.mask.shape)
-        self.remainder = left
+        self.remainder = number_from_first_rank(left, self.explored[0].parameter.device)
         return masks
 
     def _exchange(self, layer: SparseLayer, budget: int, fraction: float) -> tuple[Tensor, int]:
@@ -130,7 +144,12 @@ class SRigL(DropAndGrow):
     def _threshold(self, layer: SparseLayer) -> int:
         """Salient weights that a neuron needs; 0 where none is ablated."""
         fan_in = self._budgets[layer.name] / (layer.mask.numel() / _inputs(layer))
-        return max(1, int(self.settings.gamma * fan_in)) if self.settings.ablation else 0
+        return max(1, int(self.settings.gamma * fan_in)) if self._ablates(layer) else 0
+
+    def _ablates(self, layer: SparseLayer) -> bool:
+        patterns = self.settings.no_ablation
+        spared = layer is self.explored[-1] if patterns is None else matches(layer.name, patterns)
+        return self.settings.ablation and not spared
 
     def _plan(self, layer: SparseLayer, salient: Tensor, threshold: int, budget: int) -> FanInPlan:
         inputs, block = _inputs(layer), self.settings.block
@@ -151,10 +170,10 @@ class SRigL(DropAndGrow):
         return {layer.name: _structure(layer) for layer in self.explored if not layer.mask.all()}
 
     def extra_state(self) -> dict[str, Any]:
-        return {"remainder": self.remainder}
+        return {"remainder": self.remainder, "budgets": dict(self._budgets)}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.remainder = state["remainder"]
+        self.remainder, self._budgets = state["remainder"], dict(state["budgets"])
 
 
 def _inputs(layer: SparseLayer) -> int:

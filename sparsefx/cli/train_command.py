@@ -1,0 +1,133 @@
+"""`sparsefx train`: a sparse training from a preset or from flags, with checkpoints, and on to the engine."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from sparsefx.cli.progress import bar, stages
+from sparsefx.compiler.compile import compile
+from sparsefx.compiler.report_text import report_text
+from sparsefx.passes.errors import SparsefxError
+from sparsefx.training.mask_file import write_whole
+from sparsefx.training.recipes.checkpoint import read_checkpoint
+from sparsefx.training.recipes.config import TrainConfig
+from sparsefx.training.recipes.presets import PRESETS, preset_config
+from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained
+from sparsefx.training.recipes.run import run as run_training
+
+_FLAGS = ("method", "data", "folder", "net", "epochs", "batch_size", "learning_rate", "seed", "checkpoint_steps")
+
+
+def run(arguments: Namespace) -> int:
+    if arguments.list_presets:
+        presets = {name: {"source": p.source, "settings": dict(p.settings)} for name, p in PRESETS.items()}
+        print(json.dumps(presets, indent=1) if arguments.json else _presets_text())
+        return 0
+    if arguments.output is None:
+        raise SparsefxError("say where weights, masks and checkpoints go: -o FOLDER")
+    folder = Path(arguments.output)
+    config = _resumed_config(folder, arguments) if arguments.resume else _config(arguments)
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = _train(config, folder, arguments)
+    written = _write(folder, trained)
+    result: dict[str, Any] = {"config": config.to_dict(), "epochs": [asdict(entry) for entry in trained.log]}
+    if arguments.compile:
+        with stages(arguments.quiet) as announce:
+            announce("compile and verify")
+            images, _ = next(iter(trained.task.test_batches(1)))
+            compiled = compile(trained.model, (images,), masks=trained.masks, threads=arguments.threads)
+            compiled.save(folder / "model.sfx")
+        result["report"] = compiled.report.to_dict()
+        written.append("model.sfx")
+    print(json.dumps(result, indent=1) if arguments.json else _text(folder, trained, written, result.get("report")))
+    return 0
+
+
+def _config(arguments: Namespace) -> TrainConfig:
+    """A preset, or the defaults, with what the flags change."""
+    changes = {name: value for name in _FLAGS if (value := getattr(arguments, name)) is not None}
+    if changes.get("method") == "none":
+        changes["method"] = None
+    options = dict(_option(text) for text in arguments.set or [])
+    if arguments.sparsity is not None:
+        options["sparsity"] = arguments.sparsity
+    if arguments.preset is not None:
+        return preset_config(arguments.preset, {**changes, "options": options})
+    return TrainConfig.from_dict({**changes, "options": options})
+
+
+def _resumed_config(folder: Path, arguments: Namespace) -> TrainConfig:
+    """The settings of the checkpoint; flags that contradict them are refused."""
+    config = TrainConfig.from_dict(read_checkpoint(folder / CHECKPOINT)["config"])
+    for name in _FLAGS:
+        asked, found = getattr(arguments, name), getattr(config, name)
+        if asked is not None and asked != found:
+            raise SparsefxError(
+                f"the training in {folder} has {name} {found!r}, asked is {asked!r}; resume it with the settings "
+                "it was started with, or choose another folder"
+            )
+    return config
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as JSON or else as text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SparsefxError(f"--set takes NAME=VALUE, found {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def _train(config: TrainConfig, folder: Path, arguments: Namespace) -> Trained:
+    with bar(f"training {config.net} on {config.data}, {config.method or 'dense'}", arguments.quiet) as progress:
+        return run_training(
+            config,
+            folder=folder,
+            resume=arguments.resume,
+            threads=arguments.threads,
+            on_step=progress.update,
+            on_epoch=lambda entry: progress.say(_epoch_text(entry, config.epochs)),
+        )
+
+
+def _epoch_text(entry: EpochLog, epochs: int) -> str:
+    text = f"epoch {entry.epoch}/{epochs}: loss {entry.loss:.4f}, accuracy {entry.accuracy:.2%}"
+    return text if entry.active_channels is None else f"{text}, {entry.sparsity:.2%} zeros"
+
+
+def _write(folder: Path, trained: Trained) -> list[str]:
+    """Weights, masks and what their updates did; the names of the files."""
+    state: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
+    write_whole(folder / "weights.safetensors", save(state))
+    if trained.sparsifier is None:
+        return ["weights.safetensors"]
+    trained.sparsifier.masks().save(folder / "masks.safetensors")
+    updates = [asdict(update) for update in trained.sparsifier.history]
+    write_whole(folder / "history.json", json.dumps(updates, indent=1).encode())
+    return ["weights.safetensors", "masks.safetensors", "history.json"]
+
+
+def _text(folder: Path, trained: Trained, written: list[str], report: dict[str, Any] | None) -> str:
+    last = trained.log[-1]
+    lines = [f"Accuracy on {trained.task.test_size} test images: {last.accuracy:.2%}"]
+    if trained.sparsifier is not None:
+        dense = [f"{name} ({reason})" for name, reason in trained.sparsifier.dense_layers.items()]
+        lines.append(f"Zero weights: {last.sparsity:.2%}; output channels left with a weight: {last.active_channels}")
+        lines.append(f"Dense: {', '.join(dense) or 'nothing'}")
+    if report is not None:
+        lines = [report_text(report), "", *lines]
+    return "\n".join([*lines, f"In {folder}: {', '.join(written)}"])
+
+
+def _presets_text() -> str:
+    width = max(map(len, PRESETS))
+    return "\n".join(f"{name:{width}s}  {preset.source}" for name, preset in PRESETS.items())
