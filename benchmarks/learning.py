@@ -30,6 +30,7 @@ from sparsefx.training.recipes.run import run
 _NAME = "learning"
 _SEEDS = (0, 1, 2)
 _EPOCHS = {"digits": 10, "textures": 12}
+_FOLDS = {"digits": FOLDS, "textures": 1}
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,11 @@ Row = dict[str, Any]
 
 def keys(tasks: list[str], names: list[str]) -> Iterator[Key]:
     """Task, variant, seed and fold of every training; seed by seed, so that an unfinished table is fair."""
-    for task in tasks:
-        for seed in _SEEDS:
-            for fold in range(FOLDS if task == "digits" else 1):
-                for name in names:
-                    yield task, name, seed, fold
+    for seed in _SEEDS:
+        for fold in range(FOLDS):
+            for task in tasks:
+                if fold < _FOLDS[task]:
+                    yield from ((task, name, seed, fold) for name in names)
 
 
 def train(key: Key) -> Row:
@@ -171,7 +172,12 @@ def main() -> None:
 
 
 def _train_in_time(key: Key, end: float) -> Row | None:
-    return run_in_child(train, key) if time.monotonic() < end else None
+    """None where the time is over, or the training failed: it is tried again by the next run."""
+    try:
+        return run_in_child(train, key) if time.monotonic() < end else None
+    except RuntimeError as error:
+        print(f"{key} failed: {error}", flush=True)
+        return None
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-rate", type=float, help="(0.1)")
     parser.add_argument("--seed", type=int, help="(0)")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (100)")
+    parser.add_argument("--plot", action="store_true", help="draw what mask updates did, as history.png (matplotlib)")
     parser.add_argument("--compile", action="store_true", help="compile and verify the result, as model.sfx")
     _threads(parser)
 

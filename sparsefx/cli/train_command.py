@@ -16,6 +16,7 @@ from sparsefx.compiler.compile import compile
 from sparsefx.compiler.report_text import report_text
 from sparsefx.passes.errors import SparsefxError
 from sparsefx.training.mask_file import write_whole
+from sparsefx.training.plots import plot_history
 from sparsefx.training.recipes.checkpoint import read_checkpoint
 from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.presets import PRESETS, preset_config
@@ -37,6 +38,9 @@ def run(arguments: Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     trained = _train(config, folder, arguments)
     written = _write(folder, trained)
+    if arguments.plot and trained.sparsifier is not None and trained.sparsifier.history:
+        plot_history(trained.sparsifier.history, folder / "history.png", size=trained.sparsifier.size)
+        written.append("history.png")
     result: dict[str, Any] = {"config": config.to_dict(), "epochs": [asdict(entry) for entry in trained.log]}
     if arguments.compile:
         with stages(arguments.quiet) as announce:

@@ -58,7 +58,7 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "--threads",
         "1",
     ]
-    assert main(["train", "-o", str(run), *flags, "--threads", "1", "--compile", "--json"]) == 0
+    assert main(["train", "-o", str(run), *flags, "--threads", "1", "--plot", "--compile", "--json"]) == 0
     captured = capsys.readouterr()
     assert "epoch 2/2: loss" in captured.err and "80.00% zeros" in captured.err
     found = json.loads(captured.out)
@@ -72,7 +72,14 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     totals = found["report"]["totals"]
     assert totals["channels_after"] <= 0.55 * totals["channels_before"], "half the channels, residual sums included"
     names = {path.name for path in run.iterdir()}
-    assert names == {"checkpoint.pt", "weights.safetensors", "masks.safetensors", "history.json", "model.sfx"}
+    assert names == {
+        "checkpoint.pt",
+        "weights.safetensors",
+        "masks.safetensors",
+        "history.json",
+        "history.png",
+        "model.sfx",
+    }
     assert accuracy(sparsefx.load(run / "model.sfx"), load_digits()) == found["epochs"][-1]["accuracy"]
     assert len(json.loads((run / "history.json").read_text())) > 2
 
