@@ -106,6 +106,7 @@ def _touch_nothing(sparsifier: Sparsifier) -> None:
 
 
 def _timed(function: Callable[[], Any]) -> float:
+    torch.zeros(1 << 26).add_(1)  # so that every contender finds the caches without its tensors
     start = time.perf_counter()
     function()
     return 1e3 * (time.perf_counter() - start)

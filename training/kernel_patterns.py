@@ -14,13 +14,13 @@ from torch import Tensor
 def window_mask(grid: Tensor, sparsity: float, most: int | None = None) -> Tensor:
     """Prune inside each kernel (Algorithm 3); with `most`, no kernel has more non-zeros than that."""
     positions = grid.shape[3]
-    return _keep_largest(grid, positions - max(int(positions * sparsity), positions - (most or positions)))
+    return _keep_largest(grid, positions - max(rounded_share(positions, sparsity), positions - (most or positions)))
 
 
 def kernel_mask(grid: Tensor, sparsity: float) -> Tensor:
     """CK: prune whole kernels of each output channel, ranked by their largest magnitude (Algorithm 1)."""
     largest = grid.amax(3)
-    return _keep_largest(largest, grid.shape[2] - int(grid.shape[2] * sparsity))[..., None].expand_as(grid)
+    return _keep_largest(largest, grid.shape[2] - rounded_share(grid.shape[2], sparsity))[..., None].expand_as(grid)
 
 
 def combined_mask(grid: Tensor, window_sparsity: float, kernel_sparsity: float) -> Tensor:
@@ -31,7 +31,7 @@ def combined_mask(grid: Tensor, window_sparsity: float, kernel_sparsity: float) 
 
 def fine_mask(grid: Tensor, sparsity: float) -> Tensor:
     """Prune the whole layer, but for the largest input of every output."""
-    pruned = int(grid.numel() * sparsity)
+    pruned = rounded_share(grid.numel(), sparsity)
     first = _keep_largest(grid.flatten(2), 1).reshape(grid.shape)
     order = torch.argsort(torch.where(first, torch.inf, grid).reshape(-1), descending=True, stable=True)
     kept = max(grid.numel() - pruned, int(first.sum()))
@@ -59,3 +59,8 @@ def _keep_largest(values: Tensor, count: int) -> Tensor:
     """The `count` largest along the last axis."""
     order = torch.argsort(values, dim=-1, descending=True, stable=True)
     return torch.zeros_like(values, dtype=torch.bool).scatter_(-1, order[..., :count], True)
+
+
+def rounded_share(count: int, sparsity: float) -> int:
+    """The share of a count, rounded down; what is a whole number but for the rounding of floats is one."""
+    return int(count * sparsity + 1e-9)

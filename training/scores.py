@@ -7,7 +7,8 @@ several processes, from the gradient averaged over them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,9 +24,9 @@ LossFunction = Callable[[Any], Tensor]
 
 def snip_scores(model: nn.Module, inputs: tuple[Any, ...], loss_fn: LossFunction) -> dict[str, Tensor]:
     """|w * gradient of the loss| (Lee et al. 2019, Eq. 6)."""
-    copied = copy.deepcopy(bare_model(model))
-    weights = _weights(copied)
-    gradients = _gradients(loss_fn(copied(*inputs)), weights)
+    with _copy(model) as copied:
+        weights = _weights(copied)
+        gradients = _gradients(loss_fn(copied(*inputs)), weights)
     return {name: magnitude(weight.detach() * gradients[name]) for name, weight in weights.items()}
 
 
@@ -37,9 +38,9 @@ def grasp_scores(
     The score of the paper is -w * Hg, with Hg the Hessian times the gradient, and the highest are removed. Here it is
     turned round and shifted, so that the lowest is 0. The loss is that of the output over `temperature`.
     """
-    copied = copy.deepcopy(bare_model(model))
-    weights = _weights(copied)
-    loss = loss_fn(_scaled(copied(*inputs), temperature))
+    with _copy(model) as copied:
+        weights = _weights(copied)
+        loss = _number(loss_fn(_scaled(copied(*inputs), temperature)))
     gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
     flow = sum(((g * mean_over_ranks(g.detach())).sum() for g in gradients if g is not None), torch.zeros(()))
     products = _gradients(flow, weights)
@@ -68,6 +69,14 @@ def synflow_scores(model: nn.Module, inputs: tuple[Any, ...], masks: dict[str, T
     return {name: (score / largest).float() for name, score in flow.items()}
 
 
+@contextmanager
+def _copy(model: nn.Module) -> Iterator[nn.Module]:
+    """A copy to compute with; what is random in it, as dropout, leaves the random state as it was."""
+    bare = bare_model(model)
+    with torch.random.fork_rng(devices={p.device for p in bare.parameters() if p.is_cuda}):
+        yield copy.deepcopy(bare)
+
+
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of the layers that can be sparsified, made to require gradients."""
     weights: dict[str, nn.Parameter] = {}
@@ -79,12 +88,15 @@ def _weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return weights
 
 
+def _number(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.ndim or not loss.requires_grad:
+        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise SparsefxError(f"loss_fn must return one number that depends on the weights, found {found}")
+    return loss
+
+
 def _gradients(value: Tensor, weights: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    if value.ndim or not value.requires_grad:
-        raise SparsefxError(
-            f"loss_fn must return one number that depends on the weights, found shape {tuple(value.shape)}"
-        )
-    gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
+    gradients = torch.autograd.grad(_number(value), list(weights.values()), allow_unused=True)
     return {
         name: mean_over_ranks(torch.zeros_like(weight) if gradient is None else gradient)
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True)

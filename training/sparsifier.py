@@ -81,7 +81,7 @@ class Sparsifier(MaskedOptimizer, ABC):
     # What a method overrides.
 
     def initial_masks(self) -> dict[str, Tensor]:
-        """Masks of the explored layers at the start: random with the distribution's counts, exact over all."""
+        """Masks of the explored layers at the start, exact over all: see initial_masks.py."""
         nonzeros = target_nonzeros(self.size, self.initial_sparsity)
         return initial_masks(self.layers, self.settings.distribution, nonzeros, self.generator)
 

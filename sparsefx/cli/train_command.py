@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsefx.cli.progress import bar, stages
 from sparsefx.compiler.compile import compile
 from sparsefx.compiler.report_text import report_text
 from sparsefx.passes.errors import SparsefxError
+from sparsefx.training.flops import layer_macs, theoretical_flops
 from sparsefx.training.mask_file import write_whole
 from sparsefx.training.plots import plot_history
 from sparsefx.training.recipes.checkpoint import read_checkpoint
@@ -22,6 +23,7 @@ from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.presets import PRESETS, preset_config
 from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained
 from sparsefx.training.recipes.run import run as run_training
+from sparsefx.training.sparsifier import Sparsifier
 
 _FLAGS = ("method", "data", "folder", "net", "epochs", "batch_size", "learning_rate", "seed", "checkpoint_steps")
 
@@ -37,20 +39,19 @@ def run(arguments: Namespace) -> int:
     config = _resumed_config(folder, arguments) if arguments.resume else _config(arguments)
     folder.mkdir(parents=True, exist_ok=True)
     trained = _train(config, folder, arguments)
-    written = _write(folder, trained)
-    if arguments.plot and trained.sparsifier is not None and trained.sparsifier.history:
-        plot_history(trained.sparsifier.history, folder / "history.png", size=trained.sparsifier.size)
-        written.append("history.png")
+    written = _write(folder, trained, plot=arguments.plot)
     result: dict[str, Any] = {"config": config.to_dict(), "epochs": [asdict(entry) for entry in trained.log]}
+    images, _ = next(iter(trained.task.test_batches(1)))
+    if trained.sparsifier is not None:
+        result["flops"] = _flops(trained.model, trained.sparsifier, images)
     if arguments.compile:
         with stages(arguments.quiet) as announce:
             announce("compile and verify")
-            images, _ = next(iter(trained.task.test_batches(1)))
             compiled = compile(trained.model, (images,), masks=trained.masks, threads=arguments.threads)
             compiled.save(folder / "model.sfx")
         result["report"] = compiled.report.to_dict()
         written.append("model.sfx")
-    print(json.dumps(result, indent=1) if arguments.json else _text(folder, trained, written, result.get("report")))
+    print(json.dumps(result, indent=1) if arguments.json else _text(folder, trained, written, result))
     return 0
 
 
@@ -70,9 +71,12 @@ def _config(arguments: Namespace) -> TrainConfig:
 def _resumed_config(folder: Path, arguments: Namespace) -> TrainConfig:
     """The settings of the checkpoint; flags that contradict them are refused."""
     config = TrainConfig.from_dict(read_checkpoint(folder / CHECKPOINT)["config"])
+    given = next((name for name in ("preset", "set", "sparsity") if getattr(arguments, name) is not None), None)
+    if given is not None:
+        raise SparsefxError(f"--resume takes the method's options from the checkpoint; drop --{given}")
     for name in _FLAGS:
         asked, found = getattr(arguments, name), getattr(config, name)
-        if asked is not None and asked != found:
+        if asked is not None and asked != (found or "none"):
             raise SparsefxError(
                 f"the training in {folder} has {name} {found!r}, asked is {asked!r}; resume it with the settings "
                 "it was started with, or choose another folder"
@@ -108,27 +112,52 @@ def _epoch_text(entry: EpochLog, epochs: int) -> str:
     return text if entry.active_channels is None else f"{text}, {entry.sparsity:.2%} zeros"
 
 
-def _write(folder: Path, trained: Trained) -> list[str]:
+def _write(folder: Path, trained: Trained, *, plot: bool) -> list[str]:
     """Weights, masks and what their updates did; the names of the files."""
     state: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
     write_whole(folder / "weights.safetensors", save(state))
-    if trained.sparsifier is None:
+    sparsifier = trained.sparsifier
+    if sparsifier is None:
         return ["weights.safetensors"]
-    trained.sparsifier.masks().save(folder / "masks.safetensors")
-    updates = [asdict(update) for update in trained.sparsifier.history]
+    sparsifier.masks().save(folder / "masks.safetensors")
+    updates = [asdict(update) for update in sparsifier.history]
     write_whole(folder / "history.json", json.dumps(updates, indent=1).encode())
-    return ["weights.safetensors", "masks.safetensors", "history.json"]
+    written = ["weights.safetensors", "masks.safetensors", "history.json"]
+    if plot and updates:
+        plot_history(sparsifier.history, folder / "history.png", size=sparsifier.size)
+        written.append("history.png")
+    return written
 
 
-def _text(folder: Path, trained: Trained, written: list[str], report: dict[str, Any] | None) -> str:
+def _flops(model: nn.Module, sparsifier: Sparsifier, images: Tensor) -> dict[str, float]:
+    """Of one inference, and of the whole training for one sample a step; each as a share of the dense network's too."""
+    macs = layer_macs(model, (images,))
+    masks = sparsifier.masks()
+    inference, dense = (
+        theoretical_flops(macs, {name: masks.density(name) for name in masks}),
+        theoretical_flops(macs, {}),
+    )
+    training = sparsifier.training_flops(macs)
+    return {
+        "inference": inference,
+        "inference_share": inference / dense,
+        "training": training,
+        "training_share": training / (3 * dense * sparsifier.step_count),
+    }
+
+
+def _text(folder: Path, trained: Trained, written: list[str], result: dict[str, Any]) -> str:
     last = trained.log[-1]
     lines = [f"Accuracy on {trained.task.test_size} test images: {last.accuracy:.2%}"]
     if trained.sparsifier is not None:
         dense = [f"{name} ({reason})" for name, reason in trained.sparsifier.dense_layers.items()]
+        flops = result["flops"]
         lines.append(f"Zero weights: {last.sparsity:.2%}; output channels left with a weight: {last.active_channels}")
         lines.append(f"Dense: {', '.join(dense) or 'nothing'}")
-    if report is not None:
-        lines = [report_text(report), "", *lines]
+        shares = f"inference {flops['inference_share']:.1%} of dense, training {flops['training_share']:.1%}"
+        lines.append(f"FLOPs where every zero is skipped: {shares}")
+    if "report" in result:
+        lines = [report_text(result["report"]), "", *lines]
     return "\n".join([*lines, f"In {folder}: {', '.join(written)}"])
 
 

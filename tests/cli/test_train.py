@@ -81,6 +81,7 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "model.sfx",
     }
     assert accuracy(sparsefx.load(run / "model.sfx"), load_digits()) == found["epochs"][-1]["accuracy"]
+    assert 0 < found["flops"]["inference_share"] < 0.6 and 0 < found["flops"]["training_share"] < 0.6
     assert len(json.loads((run / "history.json").read_text())) > 2
 
 
@@ -131,4 +132,6 @@ def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path, capsys: pyt
     assert "holds a training already; resume it (--resume), or choose another folder" in capsys.readouterr().err
     assert main([*flags, "--resume", "--seed", "3"]) == 1
     assert "has seed 0, asked is 3" in capsys.readouterr().err
+    assert main([*flags, "--resume", "--sparsity", "0.5"]) == 1
+    assert "--resume takes the method's options from the checkpoint; drop --sparsity" in capsys.readouterr().err
     assert (tmp_path / "run" / "masks.safetensors").read_bytes() == before

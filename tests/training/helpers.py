@@ -147,3 +147,12 @@ def resnet50() -> nn.Module:
 
     model: nn.Module = torchvision.models.resnet50(weights=None)
     return model
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states, of dicts and lists, have the same values to the bit."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from sparsefx.training import IEE, Campfire, Chase, Sparsifier, SRigL
 from sparsefx.training.methods.campfire import CampfireSettings
 
-from .helpers import Plain, Residual, adam, assert_masked, backward, seeded, sgd, train
+from .helpers import Plain, Residual, adam, assert_masked, backward, same, seeded, sgd, train
 from .methods import CASES, STEPS, Case
 
 every_method = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -138,20 +138,20 @@ def campfire_count(settings: CampfireSettings, grid: Tensor, sparsity: float) ->
     """Non-zeros of a layer by the rules of its pattern."""
     _, outputs, inputs, positions = grid.shape
     if outputs == 5 and settings.linear == "fine":  # the head
-        return max(grid.numel() - int(grid.numel() * sparsity), outputs)
+        return max(grid.numel() - int(grid.numel() * sparsity + 1e-9), outputs)
     if outputs == 5:
         rows, columns = outputs // 2, inputs // 2
-        blocks = max(rows * columns - int(rows * columns * sparsity), rows)
+        blocks = max(rows * columns - int(rows * columns * sparsity + 1e-9), rows)
         return grid.numel() - 4 * (rows * columns - blocks)
     if settings.pattern == "kernel" or positions == 1:
-        return outputs * positions * (inputs - int(inputs * sparsity))
+        return outputs * positions * (inputs - int(inputs * sparsity + 1e-9))
     if settings.pattern == "window":
         most = settings.most_in_window if settings.most_in_window and sparsity else positions
-        return outputs * inputs * min(positions - int(positions * sparsity), most)
-    inside = int(positions * 0.8 * settings.sparsity) / positions
+        return outputs * inputs * min(positions - int(positions * sparsity + 1e-9), most)
+    inside = int(positions * 0.8 * settings.sparsity + 1e-9) / positions
     whole = 1 - (1 - settings.sparsity) / (1 - inside)
-    kernels = inputs - int(inputs * whole * sparsity / settings.sparsity)
-    return outputs * kernels * (positions - int(positions * 0.8 * sparsity))
+    kernels = inputs - int(inputs * whole * sparsity / settings.sparsity + 1e-9)
+    return outputs * kernels * (positions - int(positions * 0.8 * sparsity + 1e-9))
 
 
 STRUCTURE: dict[type[Sparsifier], Callable[[Checks, Any], None]] = {
@@ -183,14 +183,6 @@ def test_resuming_is_bit_identical(case: Case, make: Callable[[nn.Module], Optim
     assert again.masks().equals(sparsifier.masks())
     assert same(resumed.state_dict(), model.state_dict())
     assert same(again.state_dict(), sparsifier.state_dict())
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
 
 
 @every_method

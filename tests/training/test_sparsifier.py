@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
 from sparsefx.passes.errors import MaskError, SparsefxError
 from sparsefx.training import MaskSet, RigL, Sparsifier
 
-from .helpers import Plain, adam, assert_masked, backward, batch, seeded, sgd, train
+from .helpers import Plain, adam, assert_masked, backward, batch, same, seeded, sgd, train
 
 
 def rigl(model: nn.Module, optimizer: torch.optim.Optimizer | None = None, **options: Any) -> RigL:
@@ -318,14 +318,6 @@ def test_resuming_is_bit_identical(make: Any, moment: int) -> None:
     assert again.step_count == sparsifier.step_count
     assert same(resumed.state_dict(), model.state_dict())
     assert same(again.state_dict(), sparsifier.state_dict())
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return torch.equal(a, b) if isinstance(a, Tensor) else bool(a == b)
 
 
 def test_a_loaded_state_is_not_changed_by_training_on() -> None:

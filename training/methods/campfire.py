@@ -15,7 +15,7 @@ from ...passes.channels.groups import ChannelGroup, channel_groups
 from ..budget import target_nonzeros
 from ..channels import unfed_inputs
 from ..criteria import magnitude
-from ..kernel_patterns import block_mask, combined_mask, fine_mask, kernel_mask, window_mask
+from ..kernel_patterns import block_mask, combined_mask, fine_mask, kernel_mask, rounded_share, window_mask
 from ..layers import bare_model
 from ..mask_structure import MaskStructure
 from ..schedules import GradualSparsity
@@ -155,15 +155,20 @@ class Campfire(Sparsifier):
         return Proposal({layer.name: masks[layer.name] for layer in self.explored}, 0.0)
 
     def structures(self) -> Mapping[str, MaskStructure]:
-        kernels = [layer for layer in self.explored if _positions(layer) > 1 and not layer.mask.all()]
-        if self.settings.pattern == "kernel":
-            return {layer.name: MaskStructure("kernel", layout=layer.layout) for layer in kernels}
-        windows = {layer.name: int(layer.layout.grid(layer.mask).sum(3).max()) for layer in kernels}
-        return {
-            name: MaskStructure("window", window=most, layout=self.layers[name].layout)
-            for name, most in windows.items()
-            if most < _positions(self.layers[name])
-        }
+        pruned = [layer for layer in self.explored if not layer.mask.all()]
+        found = {layer.name: self._structure(layer) for layer in pruned}
+        return {name: structure for name, structure in found.items() if structure is not None}
+
+    def _structure(self, layer: SparseLayer) -> MaskStructure | None:
+        settings, positions = self.settings, _positions(layer)
+        if _is_linear(layer):
+            whole = all(size % settings.block == 0 for size in layer.mask.shape)
+            block = (settings.block, settings.block)
+            return MaskStructure("block", block=block) if settings.linear == "block" and whole else None
+        if positions > 1 and settings.pattern == "kernel":
+            return MaskStructure("kernel", layout=layer.layout)
+        most = int(layer.layout.grid(layer.mask).sum(3).max())
+        return MaskStructure("window", window=most, layout=layer.layout) if most < positions else None
 
     def _mask(self, layer: SparseLayer, eligible: Tensor, sparsity: float) -> Tensor:
         """What stays of the eligible weights of a layer."""
@@ -181,7 +186,7 @@ class Campfire(Sparsifier):
             return kernel_mask(grid, sparsity)
         if settings.pattern == "window":
             return window_mask(grid, sparsity, settings.most_in_window)
-        inside = int(grid.shape[3] * settings.window_share * settings.sparsity) / grid.shape[3]
+        inside = rounded_share(grid.shape[3], settings.window_share * settings.sparsity) / grid.shape[3]
         whole = 1 - (1 - settings.sparsity) / (1 - inside)  # of the kernels in the end
         return combined_mask(grid, settings.window_share * sparsity, whole * sparsity / settings.sparsity)
 

@@ -44,7 +44,8 @@ class GraNet(GradualPruning):
 
     Prunes as GMP does (Eq. 1); in the same update each layer drops ceil(r * non-zeros) of its smallest magnitudes and
     grows as many of the largest gradients (Eq. 2 and 3). r goes from `regeneration[0]` to `regeneration[1]` along a
-    cosine over all of training, and regeneration goes on when pruning is over, as in the authors' code.
+    cosine over all of training, and regeneration goes on when pruning is over, as in the authors' code. What is dropped
+    or pruned in an update may grow in it, and then keeps its value.
 
     `initial_sparsity=0.5`, the default, is sparse-to-sparse, `initial_sparsity=0` dense-to-sparse training. Other
     defaults of Table 7 for CIFAR: Erdos-Renyi-Kernel, pruning until 80 of 160 epochs (110 for dense-to-sparse), r from

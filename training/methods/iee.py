@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ...passes.errors import MaskError
 from ..criteria import magnitude
 from ..exploration import Exploration
 from ..layers import bare_model
@@ -121,6 +122,8 @@ class IEE(Sparsifier):
             if not can_hold(layer, m):
                 layer.kept_dense = True
                 self.dense_layers[layer.name] = f"its inputs are no multiple of {m}"
+        if not self.explored:
+            raise MaskError(f"nothing to sparsify: {self.dense_layers}")
         random = {layer.name: torch.rand(layer.mask.shape, generator=self.generator) for layer in self.explored}
         return {layer.name: largest_n_of_m(layer, random[layer.name], n, m) for layer in self.explored}
 

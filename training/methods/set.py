@@ -31,7 +31,8 @@ class SET(Sparsifier):
     """Sparse Evolutionary Training (Mocanu et al. 2018): constant sparsity per layer, connections grow at random.
 
     Every `update_interval` steps each layer drops the share `drop_fraction` (zeta) of its non-zeros that are closest to
-    zero, and grows as many at random; the last update leaves an interval of training.
+    zero, and grows as many at random; the last update leaves an interval of training. A weight dropped in an update
+    may regrow in it, and then keeps its value.
 
     Defaults of the paper: zeta 0.3, not decayed. Its update once an epoch is one of 50 parts of training here,
     between 10 steps and 1000. Grown weights start at zero instead of a random value.

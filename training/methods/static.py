@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..initial_masks import layer_budgets, random_mask
 from ..settings import CoreOptions, Settings
 from ..sparsifier import Proposal, Sparsifier
 
@@ -34,3 +35,9 @@ class Random(Static):
         **core: Unpack[CoreOptions],
     ) -> None:
         super().__init__(model, optimizer, Settings(sparsity=sparsity, total_steps=total_steps, **core))
+
+    def initial_masks(self) -> dict[str, Tensor]:
+        """By chance with "global" too, where other methods start with the largest magnitudes."""
+        counts = layer_budgets(self.layers, self.settings.distribution, self.target_nonzeros)
+        layers = self.explored
+        return {layer.name: random_mask(layer.mask.shape, counts[layer.name], self.generator) for layer in layers}
