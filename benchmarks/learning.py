@@ -127,10 +127,10 @@ def table(rows: Mapping[Key, Row], task: str) -> str:
             columns.append(_interval(both, signed=True))
         found = [row for key, row in rows.items() if key[:2] == (task, variant.name)]
         zeros = np.mean([row["sparsity"] for row in found])
-        active = np.mean([row["active_channels"] or np.nan for row in found])
-        lines.append(
-            f"{variant.name:28s} {len(own):3d} {' '.join(f'{c:>18s}' for c in columns)} {zeros:7.2%} {active:7.0f}"
-        )
+        active = [row["active_channels"] for row in found if row["active_channels"] is not None]
+        channels = f"{np.mean(active):.0f}" if active else "-"
+        columns = [f"{column:>18s}" for column in columns]
+        lines.append(f"{variant.name:28s} {len(own):3d} {' '.join(columns)} {zeros:7.2%} {channels:>7s}")
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ SPARSIFIED_TYPES = (
 
 @dataclass(frozen=True)
 class LayerPatterns:
-    """fnmatch patterns on module or parameter names.
+    """fnmatch patterns on module names, parameter names or types: "layer1.*", "*.conv1.weight", "Conv2d".
 
     Only what matches `include` is sparsified. What matches `exclude` is left alone and not counted; what matches
     `dense` stays dense, but counts: the others become sparser, so that the whole meets the target. `first_dense`
@@ -83,7 +83,7 @@ def choose_layers(model: nn.Module, optimizer: Optimizer, patterns: LayerPattern
     """
     weights = list(_weights(model))
     if weights:
-        _reject_idle_patterns(patterns, [(w.module_name, w.name) for w in weights])
+        _reject_idle_patterns(patterns, weights)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     layers: dict[str, SparseLayer] = {}
     reasons: dict[str, str] = {}
@@ -122,7 +122,7 @@ class _Weight:
         return isinstance(self.module, SPARSIFIED_TYPES) and self.name.rpartition(".")[2] == "weight"
 
     def matches(self, patterns: Sequence[str]) -> bool:
-        return matches(self.name, patterns)
+        return matches(self.name, patterns) or any(fnmatchcase(type(self.module).__name__, p) for p in patterns)
 
 
 def _weights(model: nn.Module) -> Iterator[_Weight]:
@@ -167,9 +167,9 @@ def _layer(weight: _Weight, *, kept_dense: bool) -> SparseLayer:
     return SparseLayer(weight.name, weight.parameter, WeightLayout.of(weight.module), mask, kept_dense)
 
 
-def _reject_idle_patterns(patterns: LayerPatterns, names: Sequence[tuple[str, str]]) -> None:
+def _reject_idle_patterns(patterns: LayerPatterns, weights: Sequence[_Weight]) -> None:
     for kind in ("include", "exclude", "dense"):
         for pattern in getattr(patterns, kind):
-            if not any(fnmatchcase(m, pattern) or fnmatchcase(n, pattern) for m, n in names):
-                near = closest(pattern, [m for m, _ in names])
+            if not any(weight.matches([pattern]) for weight in weights):
+                near = closest(pattern, [weight.module_name for weight in weights])
                 raise MaskError(f"{kind} pattern {pattern!r} matches no layer{near}")

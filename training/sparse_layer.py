@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from .weight_layout import WeightLayout
 
+_CHUNK = 1 << 18  # weights; the mask is converted to their type first, and so much of it stays in the cache
+
 
 @dataclass(eq=False)
 class SparseLayer:
@@ -68,11 +70,19 @@ class SparseLayer:
 
 def mask_gradients(layers: Iterable[SparseLayer]) -> None:
     """Zero the gradients of masked weights, in one call for all layers."""
-    gradients, masks = [], []
+    gradients: list[Tensor] = []
+    masks: list[Tensor] = []
     for layer in layers:
-        if layer.parameter.grad is not None:
-            layer.follow_device()
-            gradients.append(layer.parameter.grad)
-            masks.append(layer.mask.view(torch.uint8))  # several times faster to multiply with than bool on a CPU
+        gradient = layer.parameter.grad
+        if gradient is None:
+            continue
+        layer.follow_device()
+        mask = layer.mask.view(torch.uint8)  # several times faster to multiply with than bool on a CPU
+        if gradient.device.type == "cpu" and gradient.is_contiguous() and mask.is_contiguous():
+            gradients.extend(torch.split(gradient.view(-1), _CHUNK))
+            masks.extend(torch.split(mask.view(-1), _CHUNK))
+        else:
+            gradients.append(gradient)
+            masks.append(mask)
     if gradients:
         torch._foreach_mul_(gradients, masks)

@@ -43,7 +43,7 @@ class Sparsifier(MaskedOptimizer, ABC):
     RigL), since the optimizer must not see the gradients of masked weights; elsewhere it follows the optimizer step.
 
     Options of every method: `distribution` of the non-zeros over layers (see distributions.py); `include`,
-    `exclude` and `dense`, fnmatch patterns of layer names (see LayerPatterns); `seed` of whatever is random.
+    `exclude` and `dense`, fnmatch patterns of layer names or types (see LayerPatterns); `seed` of whatever is random.
     `total_steps` is the number of `step()` calls that training will make. Raises SparsefxError for settings that make
     no sense, MaskError where nothing can be sparsified.
 

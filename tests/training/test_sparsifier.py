@@ -245,6 +245,16 @@ def test_what_stays_dense_is_listed_with_the_reason() -> None:
     assert rigl(Plain(), include=["conv*"], sparsity=0.3).dense_layers["fc.weight"] == "excluded by pattern"
 
 
+def test_layers_are_chosen_by_type_too() -> None:
+    assert list(rigl(Plain(), include=["Conv2d"], sparsity=0.5).layers) == [
+        "conv1.weight",
+        "conv2.weight",
+        "conv3.weight",
+    ]
+    by_type = rigl(Plain(), dense=["Linear"], sparsity=0.5)
+    assert by_type.dense_layers["fc.weight"] == "kept dense by pattern" and by_type.masks().density("fc.weight") == 1
+
+
 def test_a_linear_layer_tied_to_an_embedding_stays_dense() -> None:
     model = nn.ModuleDict({"head": nn.Linear(8, 10), "embed": nn.Embedding(10, 8), "body": nn.Linear(8, 8)})
     model["head"].weight = model["embed"].weight

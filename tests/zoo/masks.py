@@ -7,6 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from sparsefx.training.budget import allocate
+from sparsefx.training.distributions import erdos_renyi_kernel
+from sparsefx.training.initial_masks import random_mask
+
 from .models import RESIDUAL_BLOCKS
 
 _SHARE = 0.3
@@ -42,8 +46,15 @@ def zero_columns(model: nn.Module, generator: torch.Generator) -> Patterns:
 
 
 def unstructured(model: nn.Module, generator: torch.Generator) -> Patterns:
-    """95% of all weights."""
-    return {n: torch.rand(w.shape, generator=generator) < _DENSITY for n, w in weights_of_layers(model).items()}
+    """95% of all weights, spread over the layers as sparse training does: depthwise filters stay (nearly) dense.
+
+    With 5% of nine weights, most of them would be zero, and little of the input would reach the output.
+    """
+    weights = weights_of_layers(model)
+    sizes = {name: weight.numel() for name, weight in weights.items()}
+    nonzeros = round(_DENSITY * sum(sizes.values()))
+    counts = allocate(erdos_renyi_kernel(weights, nonzeros), sizes, nonzeros)
+    return {name: random_mask(weight.shape, counts[name], generator) for name, weight in weights.items()}
 
 
 def zero_layer(model: nn.Module, generator: torch.Generator) -> Patterns:
