@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..passes.channels.groups import ChannelGroup, WeightSlice
+from ..passes.capture import capture
+from ..passes.channels.groups import ChannelGroup, WeightSlice, channel_groups
 from ..passes.errors import MaskError
 from .criteria import ChannelCriterion, channel_saliency
+from .layers import bare_model
 from .ranks import from_first_rank
 from .sparse_layer import SparseLayer
 
@@ -127,11 +130,16 @@ class CoupledChannels:
 
     def _name(self, weight_slice: WeightSlice) -> str:
         """The layer of a slice; a tied weight has one, whatever name the capture found."""
-        return self._aliases.get(weight_slice.parameter, weight_slice.parameter)
+        return _layer_name(weight_slice, self._aliases)
 
     def _key(self, weight_slice: WeightSlice) -> Key:
         """What tells slices of weights apart; slices of Python have no hash before 3.12."""
         return self._name(weight_slice), repr(weight_slice.index)
+
+
+def groups_of(model: nn.Module, example_inputs: tuple[Any, ...] | None) -> Sequence[ChannelGroup]:
+    """The channel groups of a model, wrapped or not; none without example inputs to capture it with."""
+    return channel_groups(capture(bare_model(model), example_inputs)) if example_inputs is not None else ()
 
 
 def unfed_inputs(
@@ -140,13 +148,17 @@ def unfed_inputs(
     """Where weights read channels whose filters are masked entirely, as boolean masks by layer."""
     unfed = {name: torch.zeros_like(mask) for name, mask in masks.items()}
     for group in groups:
-        producers = [(aliases.get(s.parameter, s.parameter), s) for s in group.producers]
+        producers = [(_layer_name(s, aliases), s) for s in group.producers]
         if producers and all(name in masks and not s.of(masks[name]).any() for name, s in producers):
             for consumer in group.consumers:
-                name = aliases.get(consumer.parameter, consumer.parameter)
+                name = _layer_name(consumer, aliases)
                 if name in unfed:
                     unfed[name][consumer.index] = True
     return unfed
+
+
+def _layer_name(weight_slice: WeightSlice, aliases: Mapping[str, str]) -> str:
+    return aliases.get(weight_slice.parameter, weight_slice.parameter)
 
 
 def _slices(group: ChannelGroup) -> tuple[WeightSlice, ...]:

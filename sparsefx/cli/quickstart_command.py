@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from sparsefx.cli.progress import bar, stages
 from sparsefx.compiler.bench import BenchRow, bench, bench_text
 from sparsefx.compiler.bundle import load
 from sparsefx.compiler.compile import compile
 from sparsefx.compiler.compiled import CompiledModel
 from sparsefx.compiler.report_text import report_text
+from sparsefx.training.recipes.checkpoint import write_weights
 from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.data.task import ImageTask
@@ -68,8 +66,7 @@ def _run(folder: Path, method: str, seed: int, threads: int | None, *, quiet: bo
     masks = sparse.sparsifier.masks()
     with stages(quiet) as announce:
         announce("saving weights and masks")
-        state: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in sparse.model.state_dict().items()}
-        save_file(state, folder / "weights.safetensors")
+        write_weights(folder / "weights.safetensors", sparse.model)
         masks.save(folder / "masks.safetensors")
         announce("compiling the dense model")
         compile(dense.model, (example,), threads=threads).save(folder / "dense.sfx")

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sparsefx.cli.progress import bar, stages
@@ -17,8 +16,9 @@ from sparsefx.compiler.report_text import report_text
 from sparsefx.passes.errors import SparsefxError
 from sparsefx.training.flops import layer_macs, theoretical_flops
 from sparsefx.training.mask_file import write_whole
+from sparsefx.training.masks import MaskSet
 from sparsefx.training.plots import plot_history
-from sparsefx.training.recipes.checkpoint import read_checkpoint
+from sparsefx.training.recipes.checkpoint import read_checkpoint, write_weights
 from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.presets import PRESETS, preset_config
 from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained
@@ -39,15 +39,16 @@ def run(arguments: Namespace) -> int:
     config = _resumed_config(folder, arguments) if arguments.resume else _config(arguments)
     folder.mkdir(parents=True, exist_ok=True)
     trained = _train(config, folder, arguments)
-    written = _write(folder, trained, plot=arguments.plot)
+    masks = trained.masks
+    written = _write(folder, trained, masks, plot=arguments.plot)
     result: dict[str, Any] = {"config": config.to_dict(), "epochs": [asdict(entry) for entry in trained.log]}
     images, _ = next(iter(trained.task.test_batches(1)))
-    if trained.sparsifier is not None:
-        result["flops"] = _flops(trained.model, trained.sparsifier, images)
+    if trained.sparsifier is not None and masks is not None:
+        result["flops"] = _flops(trained.model, trained.sparsifier, masks, images)
     if arguments.compile:
         with stages(arguments.quiet) as announce:
             announce("compile and verify")
-            compiled = compile(trained.model, (images,), masks=trained.masks, threads=arguments.threads)
+            compiled = compile(trained.model, (images,), masks=masks, threads=arguments.threads)
             compiled.save(folder / "model.sfx")
         result["report"] = compiled.report.to_dict()
         written.append("model.sfx")
@@ -112,14 +113,13 @@ def _epoch_text(entry: EpochLog, epochs: int) -> str:
     return text if entry.active_channels is None else f"{text}, {entry.sparsity:.2%} zeros"
 
 
-def _write(folder: Path, trained: Trained, *, plot: bool) -> list[str]:
+def _write(folder: Path, trained: Trained, masks: MaskSet | None, *, plot: bool) -> list[str]:
     """Weights, masks and what their updates did; the names of the files."""
-    state: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in trained.model.state_dict().items()}
-    write_whole(folder / "weights.safetensors", save(state))
+    write_weights(folder / "weights.safetensors", trained.model)
     sparsifier = trained.sparsifier
-    if sparsifier is None:
+    if sparsifier is None or masks is None:
         return ["weights.safetensors"]
-    sparsifier.masks().save(folder / "masks.safetensors")
+    masks.save(folder / "masks.safetensors")
     updates = [asdict(update) for update in sparsifier.history]
     write_whole(folder / "history.json", json.dumps(updates, indent=1).encode())
     written = ["weights.safetensors", "masks.safetensors", "history.json"]
@@ -129,10 +129,9 @@ def _write(folder: Path, trained: Trained, *, plot: bool) -> list[str]:
     return written
 
 
-def _flops(model: nn.Module, sparsifier: Sparsifier, images: Tensor) -> dict[str, float]:
+def _flops(model: nn.Module, sparsifier: Sparsifier, masks: MaskSet, images: Tensor) -> dict[str, float]:
     """Of one inference, and of the whole training for one sample a step; each as a share of the dense network's too."""
     macs = layer_macs(model, (images,))
-    masks = sparsifier.masks()
     inference, dense = (
         theoretical_flops(macs, {name: masks.density(name) for name in masks}),
         theoretical_flops(macs, {}),

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...passes.capture import capture
-from ...passes.channels.groups import ChannelGroup, channel_groups
 from ..budget import target_nonzeros
-from ..channels import unfed_inputs
+from ..channels import groups_of, unfed_inputs
 from ..criteria import magnitude
 from ..kernel_patterns import block_mask, combined_mask, fine_mask, kernel_mask, rounded_share, window_mask
-from ..layers import bare_model
 from ..mask_structure import MaskStructure
 from ..schedules import GradualSparsity
 from ..settings import LayerOptions, Settings, default_interval, require
@@ -119,9 +116,7 @@ class Campfire(Sparsifier):
             block=block,
             **layers,
         )
-        self._groups: list[ChannelGroup] = []
-        if example_inputs is not None:
-            self._groups = list(channel_groups(capture(bare_model(model), example_inputs)))
+        self._groups = groups_of(model, example_inputs)
         super().__init__(model, optimizer, settings)
 
     @property

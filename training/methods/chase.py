@@ -8,13 +8,10 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ...passes.capture import capture
-from ...passes.channels.groups import channel_groups
 from ...passes.errors import MaskError
 from ..budget import budget_beside
-from ..channels import CoupledChannels
+from ..channels import CoupledChannels, groups_of
 from ..criteria import CHANNEL_CRITERIA, magnitude
-from ..layers import bare_model
 from ..schedules import CosineDecay, GradualSparsity
 from ..selection import highest_of_all
 from ..settings import CoreOptions, Settings, default_interval, require, require_interval
@@ -134,7 +131,7 @@ class Chase(Sparsifier):
             "Chase needs example_inputs=(tensor, ...) to find out which channels belong together; "
             "channel_sparsity=0 removes none and needs none",
         )
-        groups = channel_groups(capture(bare_model(model), example_inputs)) if example_inputs is not None else []
+        groups = groups_of(model, example_inputs)
         super().__init__(model, optimizer, settings)
         self.channels = CoupledChannels(
             groups, self.layers, self._aliases, prune_skip=prune_skip, prune_first=prune_first

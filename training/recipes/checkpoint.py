@@ -1,4 +1,4 @@
-"""Checkpoints of a training: one file, written whole or not at all, loaded without unpickling code."""
+"""Checkpoints and weights of a training: files written whole or not at all, loaded without unpickling code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
+from torch import nn
 
 from ...passes.errors import SparsefxError
 from ..mask_file import write_whole
@@ -21,6 +23,11 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "schema": SCHEMA, **content}, buffer)
     write_whole(path, buffer.getvalue())
+
+
+def write_weights(path: Path, model: nn.Module) -> None:
+    """The state dict of a model as a safetensors file."""
+    write_whole(path, save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
