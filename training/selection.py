@@ -27,9 +27,7 @@ def highest(score: Tensor, eligible: Tensor, count: int) -> Tensor:
     values = score[eligible] if few else torch.where(eligible, score, -1.0).reshape(-1)
     threshold = values.kthvalue(len(values) - count + 1).values
     chosen = eligible & (score > threshold)
-    ties = (eligible & (score == threshold)).reshape(-1).nonzero().flatten()
-    chosen.view(-1)[ties[: count - int(chosen.sum())]] = True
-    return chosen
+    return chosen | _first(eligible & (score == threshold), count - int(chosen.sum()))
 
 
 def highest_of_all(score: Score, eligible: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
@@ -48,10 +46,17 @@ def highest_of_all(score: Score, eligible: Mapping[str, Tensor], count: int) -> 
     for name, mask in eligible.items():
         if missing <= 0:
             break
-        ties = (mask & (_bits(score(name)) == threshold)).reshape(-1).nonzero().flatten()[:missing]
-        above[name].view(-1)[ties] = True
-        missing -= len(ties)
+        ties = _first(mask & (_bits(score(name)) == threshold), missing)
+        above[name] |= ties
+        missing -= int(ties.sum())
     return above
+
+
+def _first(mask: Tensor, count: int) -> Tensor:
+    """The first `count` of a mask in order, whatever order they have in memory."""
+    first = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    first[mask.reshape(-1).nonzero().flatten()[:count]] = True
+    return first.reshape(mask.shape)
 
 
 def _threshold(score: Score, eligible: Mapping[str, Tensor], count: int) -> int:

@@ -47,6 +47,20 @@ def test_weights_of_16_bits(case: Case) -> None:
     assert all(p.dtype == torch.bfloat16 and p.isfinite().all() for p in model.parameters())
 
 
+@every_method
+def test_channels_last(case: Case) -> None:
+    model = seeded(Plain).to(memory_format=torch.channels_last)
+    sparsifier = case(model)
+    for step in range(STEPS):
+        images, labels = batch(step)
+        sparsifier.zero_grad()
+        F.cross_entropy(model(images.to(memory_format=torch.channels_last)), labels).backward()
+        sparsifier.step()
+        assert_sound(sparsifier)
+    weight = dict(model.named_parameters())["conv2.weight"]
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
 @pytest.mark.parametrize("make", [sgd, adam])
 @some_methods
 def test_a_change_of_precision_in_the_middle(case: Case, make: Callable[[nn.Module], torch.optim.Optimizer]) -> None:

@@ -15,6 +15,7 @@ METHODS = (
 )  # fmt: skip
 DATA = ("digits", "textures", "cifar10", "cifar100", "folders")
 SCHEDULES = ("one_cycle", "cosine", "steps")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class TrainConfig:
     data, folder     see recipes/data; `folder` for cifar10, cifar100 and folders; `fold` for digits
     schedule         of the learning rate: "one_cycle" to `learning_rate` and down; "cosine" to zero behind
                      `warmup_epochs` of linear rise; "steps": divided by `decay` at each epoch of `milestones`
+    precision        of the forward pass: "bfloat16" is autocast, with channels last; weights and tests stay float32
     checkpoint_steps steps between checkpoints
     """
 
@@ -45,6 +47,7 @@ class TrainConfig:
     milestones: tuple[int, ...] = ()
     decay: float = 10.0
     image_size: int = 224
+    precision: str = "float32"
     seed: int = 0
     checkpoint_steps: int = 100
 
@@ -52,6 +55,7 @@ class TrainConfig:
         _check_choice("method", self.method, (None, *METHODS))
         _check_choice("data", self.data, DATA)
         _check_choice("schedule", self.schedule, SCHEDULES)
+        _check_choice("precision", self.precision, PRECISIONS)
         for name in ("epochs", "batch_size", "checkpoint_steps", "image_size"):
             if getattr(self, name) < 1:
                 raise SparsefxError(f"{name} must be at least 1, found {getattr(self, name)}")

@@ -123,7 +123,8 @@ class _Training:
 
     def __init__(self, config: TrainConfig, task: ImageTask, folder: Path | None) -> None:
         self.config, self.task, self.folder = config, task, folder
-        self.model = build_net(config.net, task.image_shape, task.classes)
+        self.memory_format = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
+        self.model = build_net(config.net, task.image_shape, task.classes).to(memory_format=self.memory_format)
         self.steps_per_epoch = math.ceil(task.train_size / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         sgd = SGD(
@@ -191,7 +192,9 @@ class _Training:
         self.losses = content["log"]["losses"]
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
-        loss = self._loss(self.model(images), labels)
+        images = images.contiguous(memory_format=self.memory_format)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            loss = self._loss(self.model(images), labels)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

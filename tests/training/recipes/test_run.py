@@ -76,6 +76,23 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, method: str | 
         assert same(resumed, whole)
 
 
+def test_bfloat16(tmp_path: Path) -> None:
+    config = replace(SMALL, precision="bfloat16", method="RigL")
+    whole = run(config, task=few(), threads=1)
+
+    def stop(share: float) -> None:
+        if share > 0.4:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        run(config, task=few(), threads=1, folder=tmp_path / "run", on_step=stop)
+    resumed = run(config, task=few(), threads=1, folder=tmp_path / "run", resume=True)
+    assert same(resumed, whole) and all(p.dtype == torch.float32 for p in whole.model.parameters())
+    exact = run(replace(config, precision="float32"), task=few(), threads=1)
+    assert whole.log != exact.log  # it did compute in another precision
+    assert whole.log[0].loss == pytest.approx(exact.log[0].loss, rel=0.1)
+
+
 def test_a_finished_training_resumes_to_itself(tmp_path: Path) -> None:
     whole = run(SMALL, task=few(), threads=1, folder=tmp_path)
     again = run(SMALL, task=few(), threads=1, folder=tmp_path, resume=True)
