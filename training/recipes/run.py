@@ -124,7 +124,8 @@ class _Training:
     def __init__(self, config: TrainConfig, task: ImageTask, folder: Path | None) -> None:
         self.config, self.task, self.folder = config, task, folder
         self.memory_format = torch.channels_last if config.precision == "bfloat16" else torch.contiguous_format
-        self.model = build_net(config.net, task.image_shape, task.classes).to(memory_format=self.memory_format)
+        self.model = build_net(config.net, task.image_shape, task.classes)
+        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.steps_per_epoch = math.ceil(task.train_size / config.batch_size)
         self.total_steps = config.epochs * self.steps_per_epoch
         sgd = SGD(
