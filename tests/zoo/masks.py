@@ -58,26 +58,37 @@ def unstructured(model: nn.Module, generator: torch.Generator) -> Patterns:
 
 
 def zero_layer(model: nn.Module, generator: torch.Generator) -> Patterns:
-    """One layer in the middle entirely zero."""
+    """One layer entirely zero: the middle one of those that a shortcut leads past, or of all where there is none.
+
+    Behind a layer that everything has to pass, every norm would be calibrated on a constant, and enlarge rounding.
+    """
     weights = weights_of_layers(model)
-    name = list(weights)[len(weights) // 2]
+    names = list(weights)
+    passed = {f"{block}.{name}" for block, m in _residual_blocks(model) for name in weights_of_layers(m)}
+    middle = len(names) // 2
+    name = min((n for n in names if n in passed or not passed), key=lambda n: abs(names.index(n) - middle))
     return {name: torch.zeros(weights[name].shape, dtype=torch.bool)}
 
 
 def zero_branch(model: nn.Module, generator: torch.Generator) -> Patterns:
     """All layers of a residual block in the middle zero; nothing where the model has no such block."""
-    blocks = [(n, m) for n, m in model.named_modules() if type(m).__name__ in RESIDUAL_BLOCKS and _adds_input(m)]
+    blocks = _residual_blocks(model)
     if not blocks:
         return {}
     name, block = blocks[len(blocks) // 2]
     return {f"{name}.{n}": torch.zeros(w.shape, dtype=torch.bool) for n, w in weights_of_layers(block).items()}
 
 
+def _residual_blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The blocks whose shortcut is their input itself."""
+    return [(n, m) for n, m in model.named_modules() if type(m).__name__ in RESIDUAL_BLOCKS and _adds_input(m)]
+
+
 def _adds_input(block: nn.Module) -> bool:
-    """Whether the block's shortcut is its input itself."""
     strided = any(max(m.stride) > 1 for m in block.modules() if isinstance(m, nn.Conv2d))
     projected = any(getattr(block, name, None) is not None for name in ("downsample", "proj"))
-    return not strided and not projected and bool(getattr(block, "use_res_connect", True))
+    adds = all(getattr(block, name, True) for name in ("use_res_connect", "apply_residual"))
+    return not strided and not projected and adds
 
 
 MASKS: dict[str, Callable[[nn.Module, torch.Generator], Patterns]] = {
