@@ -41,12 +41,15 @@ def measure(
     seconds: float = 5.0,
     least_runs: int = 20,
     warm_up: int = 3,
+    burst: float = 0.0,
     on_round: Callable[[int, float], None] | None = None,
 ) -> dict[str, Measurement]:
     """Time the contenders in turn, round by round, the order reversed every other round.
 
     Rounds go on for `seconds` in all, and until each contender has `least_runs`; the first `warm_up` rounds do not
-    count. `on_round` is told the number of counted rounds and the share of the work done.
+    count. With a `burst`, a turn is as many runs as fit into so many seconds, and counts as the median of its second
+    half: threads of the contender before have stopped spinning by then. `on_round` is told the number of counted
+    rounds and the share of the work done.
     """
     for _ in range(warm_up):
         for run in contenders.values():
@@ -55,10 +58,17 @@ def measure(
     start, rounds = time.perf_counter(), 0
     while rounds < least_runs or time.perf_counter() - start < seconds:
         for name in list(contenders)[:: 1 if rounds % 2 == 0 else -1]:
-            before = time.perf_counter()
-            contenders[name]()
-            times[name].append(time.perf_counter() - before)
+            times[name].append(_turn(contenders[name], burst))
         rounds += 1
         if on_round is not None:
             on_round(rounds, min(rounds / least_runs, (time.perf_counter() - start) / seconds if seconds else 1.0, 1.0))
     return {name: Measurement(tuple(t)) for name, t in times.items()}
+
+
+def _turn(run: Callable[[], object], burst: float) -> float:
+    end, taken = time.perf_counter() + burst, list[float]()
+    while not taken or time.perf_counter() < end:
+        before = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - before)
+    return float(np.median(taken[len(taken) // 2 :]))

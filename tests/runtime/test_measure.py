@@ -22,6 +22,15 @@ def test_contenders_take_turns_in_alternating_order() -> None:
     assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
+def test_a_burst_is_one_turn_of_many_runs() -> None:
+    order: list[str] = []
+    contenders = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    results = measure(contenders, seconds=0.0, least_runs=2, warm_up=0, burst=0.01)
+    assert [len(m.seconds) for m in results.values()] == [2, 2]
+    turns = "".join(order).replace("ab", "a b").replace("ba", "b a").split()
+    assert [turn[0] for turn in turns] == ["a", "b", "a"] and min(map(len, turns)) > 10
+
+
 def test_statistics() -> None:
     slow, fast = Measurement((4.0, 2.0, 6.0, 8.0)), Measurement((2.0, 2.0, 2.0, 2.0))
     assert slow.median == 5.0

@@ -1,0 +1,60 @@
+// The form of a matrix for many input vectors at once (tokens, or the pixels of an image), features-major.
+//
+// A tile is a piece of the input, some vectors wide, one row a feature, copied together so that a block of its rows
+// stays in the first-level cache. Outputs are taken two at a time; each non-zero multiplies one row of the tile and adds
+// to one row of accumulators. Outputs are in segments, whose sums stay in the second-level cache from block to block and
+// which threads share out. Within a block, outputs are sorted by their number of non-zeros, so that two go in step.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "buffer.h"
+#include "sparse_matrix.h"
+
+namespace sparsefx {
+
+constexpr int kMostVectors = 6;  // of a tile's width
+constexpr int kTogether = 2;     // outputs, whose accumulators fit into 16 registers
+constexpr int64_t kBlockBytes = 40 << 10;  // of a block of a tile
+constexpr int kEntryBytes = sizeof(float) + sizeof(uint16_t);  // of a weight and its place
+constexpr int64_t kSegmentBytes = 640 << 10;  // of a segment's sums
+
+// `groups` pairs of outputs with `steps` non-zeros each.
+struct TileRun {
+    uint32_t steps, groups;
+};
+
+// One block of rows of one segment. A step is a weight (float) for each of the outputs taken together,
+// and then for each the place of a row in the block (16 bits, in vectors).
+struct TileBlock {
+    const char* steps;
+    const TileRun* runs;
+    const uint32_t* outputs;  // within the segment; where one is missing at the end, the group repeats its first
+    uint32_t run_count;
+};
+
+struct TileSegment {
+    int64_t first_output = 0, outputs = 0;
+    std::vector<TileBlock> blocks;
+};
+
+struct TileForm {
+    int64_t block_rows = 0;
+    int row_vectors = 0;              // from one row of a tile to the next
+    std::vector<int32_t> used;        // the columns that have a non-zero: the rows of a tile, in order
+    std::vector<TileSegment> segments;
+
+    Buffer steps, runs, outputs;      // what the blocks point into
+
+    int64_t bytes() const { return static_cast<int64_t>(steps.bytes() + outputs.bytes()); }
+};
+
+TileForm pack_tiles(const SparseMatrix& matrix, int width, int row_vectors, int64_t least_segments);
+
+// sums[output * row_vectors * width ...] = bias or what is there, plus the block's product; `vectors` of each row.
+// `bias` is of the segment's outputs; it is given for the first block only.
+using RunTile = void (*)(
+    const TileBlock& block, const float* tile, int vectors, int row_vectors, const float* bias, float* sums);
+
+}  // namespace sparsefx

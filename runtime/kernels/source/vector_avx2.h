@@ -1,0 +1,54 @@
+// Eight floats in a register of AVX2 with FMA.
+
+struct Vector {
+    static constexpr int width = 8;
+
+    __m256 value;
+
+    static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
+    static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
+    void store(float* p) const { _mm256_storeu_ps(p, value); }
+    friend Vector multiply_add(Vector a, Vector b, Vector c) { return {_mm256_fmadd_ps(a.value, b.value, c.value)}; }
+    // The larger one; b where either is NaN.
+    friend Vector larger(Vector a, Vector b) { return {_mm256_max_ps(a.value, b.value)}; }
+    friend Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.value, b.value)}; }
+};
+
+// 16 floats in two registers: the low three bits of an index permute both, the fourth chooses between them.
+class Table {
+public:
+    static constexpr int index_bits = 4;
+
+    explicit Table(const float* inputs) : low_(_mm256_loadu_ps(inputs)), high_(_mm256_loadu_ps(inputs + 8)) {}
+
+    // The entry that the slot's index in each of eight words says.
+    Vector at(const uint32_t* words, int slot) const {
+        const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+        const __m256i index = _mm256_srli_epi32(word, index_bits * slot);
+        const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(word, 28 - index_bits * slot));
+        const __m256 low = _mm256_permutevar8x32_ps(low_, index), high = _mm256_permutevar8x32_ps(high_, index);
+        return {_mm256_blendv_ps(low, high, choice)};
+    }
+
+private:
+    __m256 low_, high_;
+};
+
+// out[j][i] = in[i][j] for eight by eight floats; strides in floats.
+inline void transpose_block(const float* in, ptrdiff_t in_stride, float* out, ptrdiff_t out_stride) {
+    __m256 r[8], t[8];
+    for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(in + i * in_stride);
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int h = 0; h < 2; h++) {
+            r[i + 2 * h] = _mm256_shuffle_ps(t[i + h], t[i + h + 2], 0x44);
+            r[i + 2 * h + 1] = _mm256_shuffle_ps(t[i + h], t[i + h + 2], 0xee);
+        }
+    for (int j = 0; j < 4; j++) {
+        _mm256_storeu_ps(out + j * out_stride, _mm256_permute2f128_ps(r[j], r[j + 4], 0x20));
+        _mm256_storeu_ps(out + (j + 4) * out_stride, _mm256_permute2f128_ps(r[j], r[j + 4], 0x31));
+    }
+}

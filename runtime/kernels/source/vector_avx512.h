@@ -1,0 +1,57 @@
+// Sixteen floats in a register of AVX-512.
+
+struct Vector {
+    static constexpr int width = 16;
+
+    __m512 value;
+
+    static Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    static Vector broadcast(float x) { return {_mm512_set1_ps(x)}; }
+    void store(float* p) const { _mm512_storeu_ps(p, value); }
+    friend Vector multiply_add(Vector a, Vector b, Vector c) { return {_mm512_fmadd_ps(a.value, b.value, c.value)}; }
+    // The larger one; b where either is NaN.
+    friend Vector larger(Vector a, Vector b) { return {_mm512_max_ps(a.value, b.value)}; }
+    friend Vector operator+(Vector a, Vector b) { return {_mm512_add_ps(a.value, b.value)}; }
+};
+
+// 32 floats in two registers, looked up lane by lane: `vpermi2ps` takes the low five bits of an index.
+class Table {
+public:
+    static constexpr int index_bits = 5;
+
+    explicit Table(const float* inputs) : low_(_mm512_loadu_ps(inputs)), high_(_mm512_loadu_ps(inputs + 16)) {}
+
+    // The entry that the slot's index in each of 16 words says.
+    Vector at(const uint32_t* words, int slot) const {
+        const __m512i index = _mm512_srli_epi32(_mm512_loadu_si512(words), static_cast<unsigned>(index_bits * slot));
+        return {_mm512_permutex2var_ps(low_, index, high_)};
+    }
+
+private:
+    __m512 low_, high_;
+};
+
+// out[j][i] = in[i][j] for 16 by 16 floats; strides in floats.
+inline void transpose_block(const float* in, ptrdiff_t in_stride, float* out, ptrdiff_t out_stride) {
+    __m512 r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(in + i * in_stride);
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int h = 0; h < 2; h++) {
+            const __m512d a = _mm512_castps_pd(t[i + h]), b = _mm512_castps_pd(t[i + h + 2]);
+            r[i + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            r[i + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            t[i + j] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0x88);
+            t[i + j + 4] = _mm512_shuffle_f32x4(r[i + j], r[i + j + 4], 0xdd);
+        }
+    for (int j = 0; j < 8; j++) {
+        _mm512_storeu_ps(out + j * out_stride, _mm512_shuffle_f32x4(t[j], t[j + 8], 0x88));
+        _mm512_storeu_ps(out + (j + 8) * out_stride, _mm512_shuffle_f32x4(t[j], t[j + 8], 0xdd));
+    }
+}

@@ -1,0 +1,52 @@
+// Four floats that any compiler turns into what its processor has.
+
+struct Vector {
+    static constexpr int width = 4;
+
+    float value[4];
+
+    static Vector load(const float* p) {
+        Vector v;
+        std::memcpy(v.value, p, sizeof v.value);
+        return v;
+    }
+    static Vector broadcast(float x) { return {{x, x, x, x}}; }
+    void store(float* p) const { std::memcpy(p, value, sizeof value); }
+    friend Vector multiply_add(Vector a, Vector b, Vector c) {
+        for (int i = 0; i < 4; i++) c.value[i] += a.value[i] * b.value[i];
+        return c;
+    }
+    // The larger one; b where either is NaN.
+    friend Vector larger(Vector a, Vector b) {
+        for (int i = 0; i < 4; i++) b.value[i] = a.value[i] > b.value[i] ? a.value[i] : b.value[i];
+        return b;
+    }
+    friend Vector operator+(Vector a, Vector b) {
+        for (int i = 0; i < 4; i++) a.value[i] += b.value[i];
+        return a;
+    }
+};
+
+// 32 floats in memory.
+class Table {
+public:
+    static constexpr int index_bits = 5;
+
+    explicit Table(const float* inputs) : inputs_(inputs) {}
+
+    // The entry that the slot's index in each of four words says.
+    Vector at(const uint32_t* words, int slot) const {
+        Vector v;
+        for (int i = 0; i < 4; i++) v.value[i] = inputs_[words[i] >> (index_bits * slot) & ((1u << index_bits) - 1)];
+        return v;
+    }
+
+private:
+    const float* inputs_;
+};
+
+// out[j][i] = in[i][j] for four by four floats; strides in floats.
+inline void transpose_block(const float* in, ptrdiff_t in_stride, float* out, ptrdiff_t out_stride) {
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) out[j * out_stride + i] = in[i * in_stride + j];
+}
