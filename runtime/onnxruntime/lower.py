@@ -20,6 +20,7 @@ from ...passes.errors import TargetError
 from ...passes.graph import copy_graph
 from ...passes.reference import example_inputs
 from ...passes.signature import Signature
+from .condensed import complete, translations
 
 MODEL_FILE = "model.onnx"
 _LARGEST_PROTOBUF = 2**31 - 2**24  # bytes; weights of a larger model go to a file of their own
@@ -42,10 +43,12 @@ def lower_to_onnx(graph_module: GraphModule, signature: Signature, folder: Path)
                 verbose=False,
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
+                custom_translation_table=translations(),
             )
     except Exception as error:
         raise TargetError(f"the graph has no ONNX form: {_innermost(error)}") from error
     assert exported is not None
+    complete(exported.model)
     _make_names_unique(exported.model.graph)
     path = folder / MODEL_FILE
     exported.save(str(path), external_data=_weight_bytes(graph_module) > _LARGEST_PROTOBUF)

@@ -22,10 +22,11 @@ def available_threads() -> int:
 class OnnxRuntimeSession:
     """Runs an ONNX file; `threads` is the number of threads inside an operator, by default all available.
 
-    All graph optimisations are on; operators run one after the other.
+    All graph optimisations are on; operators run one after the other. `custom_operators` is a library to register,
+    such as `sparsefx.runtime.custom_op_library()`: without it condensed layers run as dense ones.
     """
 
-    def __init__(self, model: Path, threads: int | None = None) -> None:
+    def __init__(self, model: Path, threads: int | None = None, custom_operators: Path | None = None) -> None:
         onnxruntime = _import_onnxruntime()
         self.threads = available_threads() if threads is None else threads
         if self.threads < 1:
@@ -35,7 +36,11 @@ class OnnxRuntimeSession:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        self._custom_operators = custom_operators
         try:
+            if custom_operators is not None:
+                options.add_session_config_entry("sparsefx.threads", str(self.threads))
+                options.register_custom_ops_library(str(custom_operators))
             self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise TargetError(f"ONNX Runtime {onnxruntime.__version__} cannot load {model.name}: {error}") from error
@@ -50,6 +55,7 @@ class OnnxRuntimeSession:
             "inter_op_threads": 1,
             "graph_optimization": "all",
             "providers": self._session.get_providers(),
+            "custom_operators": None if self._custom_operators is None else self._custom_operators.name,
         }
 
 
@@ -61,6 +67,8 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def onnxruntime_engine(model: Path, signature: Signature, threads: int | None = None) -> Engine:
+def onnxruntime_engine(
+    model: Path, signature: Signature, threads: int | None = None, custom_operators: Path | None = None
+) -> Engine:
     """The engine of an ONNX file on the CPU."""
-    return Engine(OnnxRuntimeSession(model, threads), signature, TARGET)
+    return Engine(OnnxRuntimeSession(model, threads, custom_operators), signature, TARGET)
