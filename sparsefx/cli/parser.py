@@ -119,6 +119,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, help="(10)")
     parser.add_argument("--batch-size", type=int, help="(64)")
     parser.add_argument("--learning-rate", type=float, help="(0.1)")
+    parser.add_argument("--precision", help="float32, or bfloat16 for mixed precision (float32)")
     parser.add_argument("--seed", type=int, help="(0)")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (100)")
     parser.add_argument("--plot", action="store_true", help="draw what mask updates did, as history.png (matplotlib)")

@@ -25,7 +25,9 @@ from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained
 from sparsefx.training.recipes.run import run as run_training
 from sparsefx.training.sparsifier import Sparsifier
 
-_FLAGS = ("method", "data", "folder", "net", "epochs", "batch_size", "learning_rate", "seed", "checkpoint_steps")
+_FLAGS = (
+    "method", "data", "folder", "net", "epochs", "batch_size", "learning_rate", "precision", "seed", "checkpoint_steps",
+)  # fmt: skip
 
 
 def run(arguments: Namespace) -> int:

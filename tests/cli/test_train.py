@@ -86,7 +86,8 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_dense_training_and_its_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "-o", str(tmp_path / "run"), "--method", "none", "--epochs", "1", "--threads", "1"]) == 0
+    flags = ("--method", "none", "--epochs", "1", "--threads", "1", "--precision", "bfloat16")
+    assert main(["train", "-o", str(tmp_path / "run"), *flags]) == 0
     captured = capsys.readouterr()
     assert "Accuracy on 359 test images" in captured.out and "Zero weights" not in captured.out
     assert f"In {tmp_path / 'run'}: weights.safetensors" in captured.out

@@ -165,6 +165,7 @@ def test_settings_that_make_no_sense() -> None:
         ({"method": "Lottery"}, "unknown method 'Lottery'; known are SET, RigL"),
         ({"data": "mnist"}, "unknown data 'mnist'; known are digits, textures"),
         ({"schedule": "flat"}, "unknown schedule 'flat'; known are one_cycle, cosine, steps"),
+        ({"precision": "float16"}, "unknown precision 'float16'; known are float32, bfloat16"),
         ({"epochs": 0}, "epochs must be at least 1, found 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"options": {"gama": 0.3}}, "SRigL has no option gama; it takes sparsity, gamma, ablation"),
