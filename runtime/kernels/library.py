@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import os
@@ -54,6 +55,7 @@ _SIGNATURES = {  # function: (result, arguments)
     ),
     "sparsefx_free": (None, [c_void_p]),
     "sparsefx_pool": (c_void_p, [c_int32]),
+    "sparsefx_free_pool": (None, [c_void_p]),
     "sparsefx_run_linear": (c_char_p, [c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),
     "sparsefx_run_convolution": (
         c_char_p,
@@ -93,6 +95,12 @@ def pool(threads: int) -> int | None:
     if threads > 1 and threads not in _pools:
         _pools[threads] = library().sparsefx_pool(threads)
     return _pools.get(threads)
+
+
+@atexit.register
+def _free_pools() -> None:
+    while _pools:
+        library().sparsefx_free_pool(_pools.popitem()[1])
 
 
 if hasattr(os, "register_at_fork"):

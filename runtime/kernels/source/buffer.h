@@ -43,7 +43,6 @@ public:
 
     template <typename T>
     T* as() const { return static_cast<T*>(data_); }
-    size_t bytes() const { return bytes_; }
 
 private:
     static constexpr size_t kLine = 64, kHugePage = size_t{2} << 20, kLarge = size_t{256} << 10;

@@ -160,7 +160,6 @@ LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, in
     const Blocks blocks(matrix, 1 << index_bits);
     LookupForm form;
     form.width = width;
-    form.inputs = matrix.columns_count;
     form.blocks = blocks.count();
     form.order = arrange(blocks, matrix.rows, width);
     const int64_t groups = static_cast<int64_t>(form.order.size()) / width;
@@ -180,12 +179,5 @@ LookupStream::LookupStream(const LookupPart& part)
       overflow_columns(part.overflow_columns.data()),
       overflow_values(part.overflow_values.data()),
       overflow(part.overflow_rows.size()) {}
-
-double LookupForm::bytes() const {
-    double sum = 0;
-    for (const LookupPart& part : parts)
-        sum += static_cast<double>(part.stream.bytes() + 12 * part.overflow_rows.size() + 4 * part.group_ids.size());
-    return sum;
-}
 
 }  // namespace sparsefx

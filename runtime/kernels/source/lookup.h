@@ -48,12 +48,9 @@ struct LookupStream {
 
 struct LookupForm {
     int width = 0;            // outputs in a group
-    int64_t inputs = 0;
     int64_t blocks = 0;
     std::vector<int32_t> order;  // order[i]: the output at place i of the groups; -1 pads the last group
     std::vector<LookupPart> parts;
-
-    double bytes() const;  // of weights and indices
 };
 
 LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, int parts);

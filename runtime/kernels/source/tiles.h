@@ -46,8 +46,6 @@ struct TileForm {
     std::vector<TileSegment> segments;
 
     Buffer steps, runs, outputs;      // what the blocks point into
-
-    int64_t bytes() const { return static_cast<int64_t>(steps.bytes() + outputs.bytes()); }
 };
 
 TileForm pack_tiles(const SparseMatrix& matrix, int width, int row_vectors, int64_t least_segments);
