@@ -8,6 +8,7 @@ the dense weight; faster ones are registered from above (sparsefx.runtime.kernel
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,15 +83,7 @@ condensed_conv2d = torch.library.custom_op("sparsefx::condensed_conv2d", conv2d_
 
 
 @condensed_linear.register_fake
-def _linear_shape(
-    x: Tensor,
-    values: Tensor,
-    columns: Tensor,
-    starts: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    activation: str,
-) -> Tensor:
+def _linear_shape(x: Tensor, values: Tensor, columns: Tensor, starts: Tensor, *rest: Any) -> Tensor:
     return x.new_empty((*x.shape[:-1], starts.shape[0] - 1))
 
 
@@ -102,12 +95,8 @@ def _conv2d_shape(
     starts: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
+    *shape: Any,
 ) -> Tensor:
+    kernel, stride, padding, dilation, *_ = shape
     sizes = [(x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)]
     return x.new_empty((x.shape[0], starts.shape[0] - 1, *sizes))
