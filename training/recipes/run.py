@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
 
 from ...passes.errors import SparsefxError
 from ..masks import MaskSet
@@ -26,6 +25,7 @@ from .data.digits import load_digits
 from .data.folders import load_folders
 from .data.task import ImageTask
 from .data.textures import make_textures
+from .learning_rate import learning_rate_schedule
 from .nets import build_net
 
 CHECKPOINT = "checkpoint.pt"
@@ -243,20 +243,6 @@ class _Training:
                 f"{method} cannot work with the options {dict(self.config.options)}: {error}"
             ) from error
         return sparsifier
-
-
-def learning_rate_schedule(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> LRScheduler:
-    """The schedule that a config names; to be stepped after every training step."""
-    total = config.epochs * steps_per_epoch
-    if config.schedule == "one_cycle":
-        return OneCycleLR(optimizer, config.learning_rate, total_steps=total, pct_start=0.2)
-    if config.schedule == "steps":
-        return MultiStepLR(optimizer, [epoch * steps_per_epoch for epoch in config.milestones], 1 / config.decay)
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    cosine = CosineAnnealingLR(optimizer, max(1, total - warmup))
-    if not warmup:
-        return cosine
-    return SequentialLR(optimizer, [LinearLR(optimizer, 1 / warmup, total_iters=warmup), cosine], [warmup])
 
 
 @contextmanager

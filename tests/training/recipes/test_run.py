@@ -18,9 +18,10 @@ from sparsefx.training.recipes.checkpoint import read_checkpoint, write_checkpoi
 from sparsefx.training.recipes.config import METHODS, TrainConfig, method_options
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.data.task import ImageTask, TensorTask
+from sparsefx.training.recipes.learning_rate import learning_rate_schedule
 from sparsefx.training.recipes.nets import NETS, build_net
 from sparsefx.training.recipes.presets import PRESETS, preset_config
-from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained, accuracy, learning_rate_schedule, run
+from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained, accuracy, run
 
 
 def few(train: int = 96, test: int = 40) -> ImageTask:
