@@ -37,6 +37,10 @@ _EXAMPLES = {
     "inspect": """examples:
   sparsefx inspect resnet50.sfx
   sparsefx inspect masks.safetensors --json""",
+    "kernels": """examples:
+  sparsefx kernels build                                         (into the cache, as at first use)
+  sparsefx kernels build -o lib                                  (for a container without a compiler)
+  sparsefx kernels build --march x86-64-v4 -o lib                (all of it for one kind of processor)""",
 }
 
 
@@ -154,6 +158,14 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a bundle, or a file of masks")
 
 
+def _kernels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("build",), help="build: compile them, and print where the library is")
+    parser.add_argument("-o", "--output", metavar="FOLDER", help="where the library goes (the user's cache)")
+    parser.add_argument(
+        "--march", metavar="NAME", help="processor that all of it may rely on, as the compiler calls it"
+    )
+
+
 _COMMANDS = {
     "quickstart": ("train a small sparse network on real digits, compile, verify and time it", _quickstart),
     "train": ("train a network sparse, with checkpoints, to weights and masks", _train),
@@ -161,4 +173,5 @@ _COMMANDS = {
     "verify": ("compare a bundle's engine with the masked model", _verify),
     "bench": ("time bundles against each other in one interleaved run", _bench),
     "inspect": ("show what is in a bundle or in a file of masks", _inspect),
+    "kernels": ("compile the kernels of condensed layers ahead of their first use", _kernels),
 }

@@ -165,3 +165,21 @@ def test_integer_inputs_have_a_range() -> None:
 
     tokens = _example("2x50:int64:7", torch.Generator().manual_seed(0))
     assert (tokens.dtype, tuple(tokens.shape), int(tokens.max())) == (torch.int64, (2, 50), 6)
+
+
+def test_kernels_are_built_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compiler = tmp_path / "cxx"  # writes down its flags in place of compiling
+    compiler.write_text(
+        '#!/bin/sh\necho "$@" >> "$0.log"\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.chdir(tmp_path)
+    assert main(["kernels", "build", "--march", "x86-64-v4", "-o", "lib", "--json", "--quiet"]) == 0
+    library = Path(json.loads(capsys.readouterr().out)["library"])
+    assert library.parent == Path("lib") and [library.name] == [p.name for p in Path("lib").iterdir()]
+    assert "-march=x86-64-v4" in (tmp_path / "cxx.log").read_text()
+    assert main(["kernels", "build", "-o", "cxx"]) == 1
+    assert "cannot write compiled kernels into cxx" in capsys.readouterr().err
