@@ -45,11 +45,15 @@ def bench(
     threads: int | None = None,
     seconds: float = 5.0,
     memory: bool = True,
+    trust_kernels: bool = False,
     on_round: Callable[[int, float], None] | None = None,
 ) -> list[BenchRow]:
-    """Time bundles in one interleaved run. Dynamic sizes default to 1; `threads` to all that are available."""
+    """Time bundles in one interleaved run. Dynamic sizes default to 1; `threads` to all that are available.
+
+    `trust_kernels` as in `load`.
+    """
     threads = threads or available_threads()
-    engines = {name: load(path, threads) for name, path in bundles.items()}
+    engines = {name: load(path, threads, trust_kernels=trust_kernels) for name, path in bundles.items()}
     chosen = {name: dict.fromkeys(dynamic_sizes(e.signature), 1) | dict(sizes or {}) for name, e in engines.items()}
     runs = {name: _runner(engine, chosen[name]) for name, engine in engines.items()}
     results = measure(runs, seconds=seconds, on_round=on_round)
@@ -59,7 +63,7 @@ def bench(
             name,
             results[name],
             results[name].ratio_to(first),
-            peak_memory(path, threads, ",".join(f"{k}={v}" for k, v in chosen[name].items())) if memory else None,
+            peak_memory(path, threads, chosen[name], trust_kernels) if memory else None,
             sum(file.stat().st_size for file in path.glob("model.onnx*")),
         )
         for name, path in bundles.items()

@@ -3,8 +3,10 @@
     model.onnx        the engine (with model.onnx.data beside it where the weights are large)
     report.json       what the compilation found out
     manifest.json     format, versions, target, signature, and size and SHA-256 of every other file
+    libsparsefx-*.so  only on request: the compiled kernels of condensed layers
 
-Nothing in a bundle is unpickled, and no code comes from it. Loading needs NumPy and ONNX Runtime, not torch.
+Nothing in a bundle is unpickled, and no code comes from it unless the caller trusts it. Loading needs NumPy and
+ONNX Runtime, not torch.
 """
 
 from __future__ import annotations
@@ -21,12 +23,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..passes.errors import BundleError
 from ..passes.signature import Signature
 from ..runtime.engine import Engine
 from ..runtime.onnxruntime.session import TARGET, onnxruntime_engine
+from .bundle_kernels import describe_kernels, find_kernels, warn_of_threads
+
+if TYPE_CHECKING:
+    from .build import Build  # which needs torch
 
 FORMAT, SCHEMA = "sparsefx-bundle", 1
 MANIFEST, REPORT, MODEL = "manifest.json", "report.json", "model.onnx"
@@ -43,11 +49,14 @@ class BuildSettings:
 
 
 def save_bundle(
-    path: Path, engine_files: Path, signature: Signature, settings: BuildSettings, report: dict[str, Any]
+    path: Path, build: Build, settings: BuildSettings, report: dict[str, Any], *, embed_kernels: bool = False
 ) -> None:
-    """Write a bundle with every file of the folder `engine_files`; `path` changes only once all is written."""
+    """Write a bundle with the files of a build; `path` changes only once all is written."""
+    library = build.custom_operators
+    if embed_kernels and library is None:
+        raise BundleError("there are no kernels to embed: no layer is condensed; save without embed_kernels")
     with _replacing(path) as folder:
-        for file in sorted(engine_files.iterdir()):
+        for file in [*sorted(build.folder.iterdir()), *([library] if embed_kernels and library else [])]:
             shutil.copyfile(file, folder / file.name)
         (folder / REPORT).write_text(json.dumps(report, indent=1))
         manifest = {
@@ -56,17 +65,23 @@ def save_bundle(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": asdict(settings),
             "versions": {"python": platform.python_version(), **_versions()},
-            "signature": signature.to_json(),
+            "signature": build.signature.to_json(),
+            "kernels": describe_kernels(build, embed_kernels),
             "files": {file.name: _fingerprint(file) for file in sorted(folder.iterdir())},
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None) -> Engine:
+def load(path: str | os.PathLike[str], threads: int | None = None, *, trust_kernels: bool = False) -> Engine:
     """The engine of a bundle. `threads` inside an operator: those it was built with, else all that are available.
 
-    Raises BundleError where the bundle is damaged, foreign or newer than this version, TargetError where its
-    backend is not installed.
+    Condensed layers run by kernels that are compiled on this machine at first use. With `trust_kernels`, by those that
+    `save(..., embed_kernels=True)` put into the bundle, where it has any for this system: code from its author. Where
+    there are neither, they run as dense layers, and a RuntimeWarning says so; it also says where layers were chosen for
+    another number of threads.
+
+    Raises BundleError where the bundle is damaged, foreign or newer than this version, TargetError where its backend
+    is not installed.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
@@ -75,7 +90,11 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Engine:
     if settings.target != TARGET:
         raise BundleError(f"{folder}: built for target {settings.target}; this version loads {TARGET}")
     signature = Signature.from_json(manifest["signature"])
-    return onnxruntime_engine(folder / MODEL, signature, settings.threads if threads is None else threads)
+    kernels = manifest.get("kernels")
+    library = find_kernels(folder, kernels, trust_kernels)
+    engine = onnxruntime_engine(folder / MODEL, signature, settings.threads if threads is None else threads, library)
+    warn_of_threads(folder, kernels, engine.session.settings()["threads"])
+    return engine
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ..passes.channels.rules import OperatorRule
-from ..passes.errors import VerificationError
+from ..passes.errors import TargetError, VerificationError
 from ..runtime.engine import Engine
 from ..runtime.onnxruntime.inside import values_inside
 from ..runtime.targets import TORCH, find_target
 from .bisect import InsideEngine, first_deviation
+from .build import Build
 from .bundle import BuildSettings
+from .choice import MEASURED, REPRESENTATIONS
+from .choose import choose
 from .compiled import CompiledModel
 from .make_report import make_report
 from .masked_model import MaskedModel, flat_outputs
@@ -37,6 +40,7 @@ def compile(
     masks: Masks = None,
     target: str = "onnxruntime:cpu",
     precision: str = "fp32",
+    representation: str = MEASURED,
     threads: int | None = None,
     dynamic_batch: bool = True,
     dynamic_shapes: Any = None,
@@ -54,11 +58,18 @@ def compile(
     inputs and `verify_inputs` (a tuple of arguments, or a list of them) go through the engine and through the
     masked model. `on_stage` is told what is being done.
 
+    `representation` is how layers that stay sparse inside are executed: "measured" takes, for each of them, the dense
+    form or the condensed one, whichever is faster in an ONNX Runtime engine on this processor with so many `threads`
+    and the example's sizes, and condenses nothing unless the engine as a whole gains; "dense" and "condensed" (every
+    layer with at most 30% non-zeros) measure nothing.
+
     Raises CaptureError, MaskError, TargetError, and VerificationError, naming the first layer that deviates, where
     an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
     output's standard deviation over inputs.
     """
     find_target(target, precision)
+    if representation not in REPRESENTATIONS:
+        raise TargetError(f"unknown representation {representation!r}; known are {', '.join(REPRESENTATIONS)}")
     stages = Stages(on_stage)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
     with stages("capture"):
@@ -68,11 +79,14 @@ def compile(
         result = run_pipeline(masked.graph, rules)
         report = make_report(_name(model), reference.graph, masked.graph, result)
         report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
-    settings = BuildSettings(target, precision, threads)
-    compiled = CompiledModel(masked.graph, masked.signature, settings, report)
+    build = None
     if target != TORCH.name:
         with stages("lowering"):
-            compiled.engine()
+            build = Build(masked.graph, masked.signature, threads)
+        with stages("representations"):
+            build, report.choice = choose(masked.graph, build, tensors_of(example), representation)
+            report.engine = {"target": target, **build.engine.session.settings()}
+    compiled = CompiledModel(masked.graph, masked.signature, BuildSettings(target, precision, threads), report, build)
     if verify:
         with stages("verification"):
             samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
@@ -145,5 +159,7 @@ def _engine_runner(engine: Engine) -> Run:
 
 
 def _inside(compiled: CompiledModel) -> InsideEngine:
-    model = compiled.model_file
-    return lambda graph, inputs: values_inside(graph, compiled.signature, model, inputs)
+    build = compiled.build
+    return lambda _, inputs: values_inside(
+        build.graph_module, compiled.signature, build.model, inputs, build.custom_operators
+    )

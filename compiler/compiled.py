@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from pathlib import Path
 
 from torch.fx import GraphModule
@@ -13,10 +10,8 @@ from torch.fx import GraphModule
 from ..passes.errors import TargetError
 from ..passes.signature import Signature
 from ..runtime.engine import Engine
-from ..runtime.onnxruntime.lower import lower_to_onnx
-from ..runtime.onnxruntime.session import onnxruntime_engine
-from ..runtime.targets import TORCH
-from .bundle import MODEL, BuildSettings, save_bundle
+from .build import Build
+from .bundle import BuildSettings, save_bundle
 from .report import Report
 
 
@@ -24,41 +19,40 @@ class CompiledModel:
     """A compiled model. `graph_module` is callable like the original; `engine()` is the real thing."""
 
     def __init__(
-        self, graph_module: GraphModule, signature: Signature, settings: BuildSettings, report: Report
+        self,
+        graph_module: GraphModule,
+        signature: Signature,
+        settings: BuildSettings,
+        report: Report,
+        build: Build | None,
     ) -> None:
         self.graph_module = graph_module
         self.signature = signature
         self.settings = settings
         self.report = report
-        self._folder = Path(tempfile.mkdtemp(prefix="sparsefx-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._engine: Engine | None = None
+        self._build = build
 
     @property
-    def model_file(self) -> Path:
-        """The engine's ONNX file, lowered when first asked for."""
-        self.engine()
-        return self._folder / MODEL
-
-    def engine(self) -> Engine:
-        """The engine, ready to run. Raises TargetError for the target `torch`, which has none."""
-        if self.settings.target == TORCH.name:
+    def build(self) -> Build:
+        """The engine with its files. Raises TargetError for the target `torch`, which has none."""
+        if self._build is None:
             raise TargetError(
                 "target torch stops at the graph: call compiled.graph_module, or compile for onnxruntime:cpu"
             )
-        if self._engine is None:
-            model = lower_to_onnx(self.graph_module, self.signature, self._folder)
-            self._engine = onnxruntime_engine(model, self.signature, self.settings.threads)
-            self.report.engine = {"target": self.settings.target, **self._engine.session.settings()}
-        return self._engine
+        return self._build
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def engine(self) -> Engine:
+        """The engine, ready to run. Raises TargetError for the target `torch`, which has none."""
+        return self.build.engine
+
+    def save(self, path: str | os.PathLike[str], *, embed_kernels: bool = False) -> None:
         """Write the bundle that `sparsefx.load` reads: a folder, complete or not at all.
 
-        Raises BundleError where something other than a bundle is at `path`, TargetError for the target `torch`.
+        `embed_kernels` puts the compiled kernels of condensed layers into it, for machines without a C++ compiler;
+        `load(..., trust_kernels=True)` uses them. Raises BundleError where something other than a bundle is at
+        `path`, or where there are no condensed layers to embed kernels for; TargetError for the target `torch`.
         """
-        self.engine()
-        save_bundle(Path(path), self._folder, self.signature, self.settings, self.report.to_dict())
+        save_bundle(Path(path), self.build, self.settings, self.report.to_dict(), embed_kernels=embed_kernels)
 
     def __repr__(self) -> str:
         totals = self.report.totals

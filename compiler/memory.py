@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..passes.errors import TargetError
@@ -14,12 +15,13 @@ from ..passes.errors import TargetError
 _RUNS = 3
 
 
-def peak_memory(bundle: Path, threads: int, sizes: str) -> int:
+def peak_memory(bundle: Path, threads: int, sizes: Mapping[str, int], trust_kernels: bool = False) -> int:
     """Bytes that loading and running a bundle takes at its peak, over those of Python and its libraries alone.
 
-    `sizes` sets dynamic sizes, as `batch=1`. Raises TargetError where the process fails.
+    `sizes` sets dynamic sizes. Raises TargetError where the process fails.
     """
-    return max(_in_child(str(bundle), str(threads), sizes) - _in_child(), 0)
+    text = ",".join(f"{name}={size}" for name, size in sizes.items())
+    return max(_in_child(str(bundle), str(threads), text, *(["trust"] if trust_kernels else [])) - _in_child(), 0)
 
 
 def _in_child(*arguments: str) -> int:
@@ -39,11 +41,11 @@ def _peak_resident() -> int:
     raise TargetError("peak memory is read from /proc, which this system does not have")
 
 
-def _run(bundle: str, threads: str, sizes: str) -> None:
+def _run(bundle: str, threads: str, sizes: str, trust: str = "") -> None:
     from ..runtime.inputs import parse_sizes, random_arrays
     from .bundle import load
 
-    engine = load(bundle, int(threads))
+    engine = load(bundle, int(threads), trust_kernels=bool(trust))
     arrays = random_arrays(engine.signature, parse_sizes(sizes))
     for _ in range(_RUNS):
         engine.run_flat(arrays)

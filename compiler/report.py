@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .choice import Choice
 from .report_text import report_text
 
 
@@ -63,6 +64,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
+    choice: Choice | None = None
     verification: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

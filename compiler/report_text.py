@@ -26,6 +26,7 @@ def report_text(report: Mapping[str, Any]) -> str:
         lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
     lines += [f"Note: {note}" for note in report["notes"]]
     lines += verification_lines(report["verification"])
+    lines += choice_lines(report.get("choice"))
     if report["seconds"]:
         lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["seconds"].items()))
     return "\n".join(lines)
@@ -80,6 +81,24 @@ def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
         "unit: the output's standard deviation over inputs)"
         for check in verification["outputs"]
     ]
+
+
+def choice_lines(choice: Mapping[str, Any] | None) -> list[str]:
+    """How sparse layers are executed, a line per layer that was measured or condensed."""
+    if choice is None or not choice["layers"]:
+        return []
+    rows = [("sparse layer", "executed", "non-zeros", "dense us", "condensed us")]
+    for layer in choice["layers"]:
+        times = ("" if layer[key] is None else f"{layer[key]:.0f}" for key in ("dense_us", "condensed_us"))
+        rows.append((layer["layer"], layer["representation"], f"{layer['density']:.1%}", *times))
+    lines = ["", *_table(rows)]
+    if choice["dense_ms"] is not None:
+        dense, chosen = choice["dense_ms"], choice["chosen_ms"]
+        lines.append(
+            f"The engine as a whole: {chosen:.3f} ms, with all layers dense {dense:.3f} ms ({dense / chosen:.2f}x), "
+            f"{choice['threads']} threads, {choice['processor']}"
+        )
+    return [*lines, *(f"Note: {note}" for note in choice["notes"])]
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -17,20 +17,31 @@ from .base import GraphPass
 from .graph import add_constant, bind, constant_of, is_constant, operator_name, tensor_meta
 from .operators import compressed_rows
 
-_LINEAR, _CONV2D = torch.ops.aten.linear.default, torch.ops.aten.conv2d.default
-_MOST_DENSITY = 0.3  # measured on CPUs: with more non-zeros than that, dense layers are as fast
+LINEAR, CONV2D = torch.ops.aten.linear.default, torch.ops.aten.conv2d.default
+MOST_DENSITY = 0.3  # measured on CPUs: with more non-zeros than that, dense layers are as fast
 
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """A layer that could be condensed: its node, and the share of its weights that are not zero."""
+    """A layer that could be condensed: its node, what follows that it takes along, and the share of its non-zeros."""
 
     node: Node
+    residual: Node | None
+    activation: str
+    last: Node  # whose result the condensed operator computes
     density: float
 
 
 def sparse_enough(layer: SparseLayer) -> bool:
-    return layer.density <= _MOST_DENSITY
+    return layer.density <= MOST_DENSITY
+
+
+def sparse_layers(graph_module: GraphModule) -> list[SparseLayer]:
+    """Every layer that may legally be condensed, however dense it is, in the graph's order.
+
+    Two layers that are added to each other both come with the addition; the first that is condensed takes it.
+    """
+    return [_layer(node) for node in _nodes(graph_module)]
 
 
 class Condense(GraphPass):
@@ -41,11 +52,24 @@ class Condense(GraphPass):
         self._select = select
 
     def rewrite(self, graph_module: GraphModule) -> bool:
-        layers = [n for n in graph_module.graph.nodes if n.target in (_LINEAR, _CONV2D) and _has_constants(n)]
-        chosen = [n for n in layers if self._select(SparseLayer(n, _density(n)))]
-        for node in chosen:
-            _condense(graph_module, node)
-        return bool(chosen)
+        modified = False
+        for node in _nodes(graph_module):
+            layer = _layer(node)  # only now: the one before may have taken what follows
+            if self._select(layer):
+                _condense(graph_module, layer)
+                modified = True
+        return modified
+
+
+def _nodes(graph_module: GraphModule) -> list[Node]:
+    return [n for n in graph_module.graph.nodes if n.target in (LINEAR, CONV2D) and _has_constants(n)]
+
+
+def _layer(node: Node) -> SparseLayer:
+    weight = constant_of(bind(node)["weight"])
+    last, residual = _with_residual(node)
+    last, activation = _with_activation(last)
+    return SparseLayer(node, residual, activation, last, float(weight.count_nonzero()) / max(1, weight.numel()))
 
 
 def _has_constants(node: Node) -> bool:
@@ -54,36 +78,29 @@ def _has_constants(node: Node) -> bool:
     return is_constant(arguments["weight"]) and (bias is None or is_constant(bias))
 
 
-def _density(node: Node) -> float:
-    weight = constant_of(bind(node)["weight"])
-    return float(weight.count_nonzero()) / max(1, weight.numel())
-
-
-def _condense(graph_module: GraphModule, node: Node) -> None:
-    arguments = bind(node)
-    last, residual = _with_residual(node)
-    last, activation = _with_activation(last)
+def _condense(graph_module: GraphModule, layer: SparseLayer) -> None:
+    node, arguments = layer.node, bind(layer.node)
     weight: Node = arguments["weight"]
     name = str(weight.target)
     constants = [
         add_constant(graph_module, node, f"{name}_{part}", tensor)
         for part, tensor in zip(("values", "columns", "starts"), compressed_rows(constant_of(weight)), strict=True)
     ]
-    common = (arguments["input"], *constants, arguments["bias"], residual)
-    with graph_module.graph.inserting_before(last):
-        if node.target is _LINEAR:
+    common = (arguments["input"], *constants, arguments["bias"], layer.residual)
+    with graph_module.graph.inserting_before(layer.last):
+        if node.target is LINEAR:
             condensed = graph_module.graph.call_function(
-                torch.ops.sparsefx.condensed_linear.default, (*common, activation)
+                torch.ops.sparsefx.condensed_linear.default, (*common, layer.activation)
             )
         else:
             kernel = list(constant_of(weight).shape[2:])
-            stride, padding, dilation = (_pair(arguments[key]) for key in ("stride", "padding", "dilation"))
+            stride, padding, dilation = (pair(arguments[key]) for key in ("stride", "padding", "dilation"))
             condensed = graph_module.graph.call_function(
                 torch.ops.sparsefx.condensed_conv2d.default,
-                (*common, kernel, stride, padding, dilation, arguments["groups"], activation),
+                (*common, kernel, stride, padding, dilation, arguments["groups"], layer.activation),
             )
-    condensed.meta = dict(last.meta)
-    last.replace_all_uses_with(condensed)
+    condensed.meta = dict(layer.last.meta)
+    layer.last.replace_all_uses_with(condensed)
 
 
 def _with_residual(node: Node) -> tuple[Node, Node | None]:
@@ -111,6 +128,6 @@ def _only_reader(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _pair(value: int | list[int]) -> list[int]:
+def pair(value: int | list[int]) -> list[int]:
     numbers = [value] if isinstance(value, int) else list(value)
     return numbers * 2 if len(numbers) == 1 else numbers

@@ -8,7 +8,7 @@ place in front of it. A gap that is too long for a byte is bridged by zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ...passes import operators  # noqa: F401 - defines torch.ops.sparsefx
 
 DOMAIN = "sparsefx"
 _LONGEST = 255
+_PIXELS = 196  # of an output image whose size is not known: 14 x 14
 
 _WEIGHT = """
     sizes = Constant <value_ints: ints = @shape> ()
@@ -97,7 +98,7 @@ def complete(model: Any) -> bool:
     for node in nodes:
         layer, residual = node.op_type, node.inputs[5] if len(node.inputs) > 5 else None
         activation = node.attributes["activation"].as_string()
-        name = layer + ("Add" if residual is not None else "") + ("Relu" if activation == "relu" else "")
+        name = node_name(layer, residual is not None, activation)
         bodies[name] = _function(name, layer, residual is not None, activation, model.opset_imports[""])
         _replace(model, node, name, residual)
     for text in bodies.values():
@@ -153,17 +154,42 @@ def _replace(model: Any, node: Any, name: str, residual: Any) -> None:
 def _settings(node: Any, outputs: int, inputs: int) -> dict[str, Any]:
     """The final attributes, from those of the torch operator."""
     if node.op_type == "CondensedLinear":
-        return {"shape": [outputs, int(inputs)]}
+        return node_attributes([outputs, int(inputs)])
     given = {name: attribute.value for name, attribute in node.attributes.items()}
-    groups, padding = given["groups"], list(given["padding"])
     sizes = [size for size in node.outputs[0].shape[2:] if isinstance(size, int)]
+    return node_attributes(
+        [outputs, int(inputs) // given["groups"], *given["kernel"]],
+        given["stride"],
+        given["padding"],
+        given["dilation"],
+        given["groups"],
+        int(np.prod(sizes)) if len(sizes) == 2 else _PIXELS,
+    )
+
+
+def node_name(layer: str, residual: bool, activation: str) -> str:
+    """The operator of a layer ("CondensedLinear", "CondensedConv2d") with what is fused into it."""
+    return layer + ("Add" if residual else "") + ("Relu" if activation == "relu" else "")
+
+
+def node_attributes(
+    shape: list[int],
+    stride: Sequence[int] = (),
+    padding: Sequence[int] = (),
+    dilation: Sequence[int] = (),
+    groups: int = 1,
+    pixels: int = _PIXELS,
+) -> dict[str, Any]:
+    """Attributes of a node whose dense weight has this shape; padding is (height, width), on both sides."""
+    if len(shape) == 2:
+        return {"shape": shape}
     return {
-        "shape": [outputs, int(inputs) // groups, *given["kernel"]],
-        "strides": list(given["stride"]),
-        "pads": padding * 2,
-        "dilations": list(given["dilation"]),
+        "shape": shape,
+        "strides": list(stride),
+        "pads": list(padding) * 2,
+        "dilations": list(dilation),
         "group": groups,
-        "pixels": int(np.prod(sizes)) if len(sizes) == 2 else 196,
+        "pixels": pixels,
     }
 
 

@@ -17,7 +17,11 @@ from .lower import flat_program
 
 
 def values_inside(
-    graph_module: GraphModule, signature: Signature, model: Path, inputs: Sequence[Tensor]
+    graph_module: GraphModule,
+    signature: Signature,
+    model: Path,
+    inputs: Sequence[Tensor],
+    custom_operators: Path | None = None,
 ) -> list[tuple[Node, Tensor, Tensor]]:
     """For every operator whose result an ONNX file names like the graph: node, exact value, the file's value."""
     import onnx
@@ -35,7 +39,10 @@ def values_inside(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "inside.onnx"
         onnx.save(proto, str(path), save_as_external_data=proto.ByteSize() > 2**30)
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        if custom_operators is not None:
+            options.register_custom_ops_library(str(custom_operators))
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         feeds: dict[str, Any] = {s.name: t.numpy() for s, t in zip(signature.inputs, inputs, strict=True)}
         names = [n.name for n in exact]
         found = session.run(names, feeds)

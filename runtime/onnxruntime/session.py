@@ -23,10 +23,18 @@ class OnnxRuntimeSession:
     """Runs an ONNX file; `threads` is the number of threads inside an operator, by default all available.
 
     All graph optimisations are on; operators run one after the other. `custom_operators` is a library to register,
-    such as `sparsefx.runtime.custom_op_library()`: without it condensed layers run as dense ones.
+    such as `sparsefx.runtime.custom_op_library()`: without it condensed layers run as dense ones. `profile` is how the
+    file begins that `end_profile` returns.
     """
 
-    def __init__(self, model: Path, threads: int | None = None, custom_operators: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        threads: int | None = None,
+        custom_operators: Path | None = None,
+        *,
+        profile: Path | None = None,
+    ) -> None:
         onnxruntime = _import_onnxruntime()
         self.threads = available_threads() if threads is None else threads
         if self.threads < 1:
@@ -36,6 +44,8 @@ class OnnxRuntimeSession:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         self._custom_operators = custom_operators
         try:
             if custom_operators is not None:
@@ -48,6 +58,10 @@ class OnnxRuntimeSession:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         return list(self._session.run(None, dict(zip(self._inputs, inputs, strict=True))))
+
+    def end_profile(self) -> Path:
+        """The file with the time of every node in every run, in Chrome's trace format."""
+        return Path(self._session.end_profiling())
 
     def settings(self) -> dict[str, Any]:
         return {

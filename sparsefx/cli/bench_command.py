@@ -18,6 +18,7 @@ def run(arguments: Namespace) -> int:
             sizes=parse_sizes(arguments.sizes),
             threads=arguments.threads,
             seconds=arguments.seconds,
+            trust_kernels=arguments.trust_kernels,
             memory=not arguments.no_memory,
             on_round=lambda rounds, share: progress.update(share),
         )

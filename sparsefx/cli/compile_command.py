@@ -18,6 +18,7 @@ def run(arguments: Namespace) -> int:
             example_inputs(arguments),
             masks=masks,
             target=arguments.target,
+            representation=arguments.representation,
             threads=arguments.threads,
             dynamic_batch=not arguments.static_batch,
             verify=not arguments.no_verify,
@@ -25,6 +26,6 @@ def run(arguments: Namespace) -> int:
             on_stage=announce,
         )
         announce("save")
-        compiled.save(arguments.output)
+        compiled.save(arguments.output, embed_kernels=arguments.embed_kernels)
     print(compiled.report.to_json() if arguments.json else f"{compiled.report}\nSaved as {arguments.output}")
     return 0

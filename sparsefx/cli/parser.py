@@ -94,6 +94,14 @@ def _threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="threads inside an operator (default: all available)")
 
 
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-kernels",
+        action="store_true",
+        help="run the kernels that a bundle holds: code from its author",
+    )
+
+
 def _quickstart(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
@@ -135,6 +143,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser)
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write, usually NAME.sfx")
     parser.add_argument("--target", default="onnxruntime:cpu", help="engine to build (onnxruntime:cpu)")
+    parser.add_argument(
+        "--representation",
+        default="measured",
+        help="how sparse layers run: measured (the faster of dense and condensed, the default), dense or condensed",
+    )
+    parser.add_argument("--embed-kernels", action="store_true", help="put the compiled kernels into the bundle")
     parser.add_argument("--static-batch", action="store_true", help="fix the batch to the one in --input")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with the masked model")
     _threads(parser)
@@ -143,6 +157,7 @@ def _compile(parser: argparse.ArgumentParser) -> None:
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="folder of a bundle")
     _model_arguments(parser)
+    _trust(parser)
     _threads(parser)
 
 
@@ -151,6 +166,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", default="", help="dynamic sizes, as batch=8,height=224 (default: 1 each)")
     parser.add_argument("--seconds", type=float, default=5.0, help="time to measure for (5)")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory in separate processes")
+    _trust(parser)
     _threads(parser)
 
 

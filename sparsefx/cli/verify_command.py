@@ -15,7 +15,7 @@ from sparsefx.compiler.report_text import verification_lines
 def run(arguments: Namespace) -> int:
     with stages(arguments.quiet) as announce:
         announce("load")
-        engine = load(arguments.bundle, arguments.threads)
+        engine = load(arguments.bundle, arguments.threads, trust_kernels=arguments.trust_kernels)
         model, masks = load_model(arguments)
         announce("verification")
         verification = verify_engine(

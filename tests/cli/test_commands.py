@@ -56,6 +56,7 @@ def test_compile_verify_inspect_and_bench(workplace: Path, capsys: pytest.Captur
         "capture",
         "passes",
         "lowering",
+        "representations",
         "verification",
         "save",
     ]

@@ -278,4 +278,4 @@ def test_a_mask_that_nothing_reads_is_noted() -> None:
 def test_stages_are_announced() -> None:
     seen: list[str] = []
     compiled = sparsefx.compile(residual(), (X,), on_stage=seen.append)
-    assert seen == ["capture", "passes", "lowering", "verification"] == list(compiled.report.seconds)
+    assert seen == ["capture", "passes", "lowering", "representations", "verification"] == list(compiled.report.seconds)

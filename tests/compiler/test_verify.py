@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import sparsefx
-from sparsefx.compiler import compiled as compiled_module
+from sparsefx.compiler import build as build_module
 from sparsefx.compiler.compile import verify_engine
 from sparsefx.passes import fold_batch_norm, remove_channels
 from sparsefx.passes.graph import ORIGIN, constant_of, set_constant
@@ -44,7 +44,7 @@ def test_a_wrong_fold_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_wrong_engine_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = compiled_module.lower_to_onnx
+    honest = build_module.lower_to_onnx
 
     def wrong(graph: torch.fx.GraphModule, *arguments: object) -> object:
         node = next(n for n in graph.graph.nodes if n.op == "get_attr" and n.meta[ORIGIN] == "conv2.weight")
@@ -55,7 +55,7 @@ def test_a_wrong_engine_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> N
         finally:
             set_constant(node, right)
 
-    monkeypatch.setattr(compiled_module, "lower_to_onnx", wrong)
+    monkeypatch.setattr(build_module, "lower_to_onnx", wrong)
     with pytest.raises(sparsefx.VerificationError, match=r"the engine, at layer conv2"):
         sparsefx.compile(residual(), (X,))
 

@@ -110,4 +110,4 @@ def test_every_session_option_is_written_down() -> None:
         "custom_operators": None,
     }
     with pytest.raises(sparsefx.TargetError, match="threads must be at least 1, found -1"):
-        OnnxRuntimeSession(compiled.model_file, threads=-1)
+        OnnxRuntimeSession(compiled.build.model, threads=-1)
