@@ -17,10 +17,11 @@ struct Convolution::Layout {
 
 namespace {
 
-int row_vectors_for(int64_t pixels, int width) {
-    const int64_t vectors = std::max<int64_t>(1, (pixels + width - 1) / width);
-    const int64_t tiles = (vectors + kMostVectors - 1) / kMostVectors;
-    return static_cast<int>((vectors + tiles - 1) / tiles);
+// For images of so many pixels; threads share strips where there are enough of them, else the outputs.
+TileForm tiles_for(const SparseMatrix& matrix, int width, int64_t pixels, int threads) {
+    const int64_t vectors = (pixels + width - 1) / width;
+    const TileShape shape = TileShape::strips_for(vectors);
+    return pack_tiles(matrix, width, shape, vectors >= threads * shape.strip_vectors() ? 1 : threads);
 }
 
 }  // namespace
@@ -35,7 +36,7 @@ Convolution::Convolution(
       width_(width),
       activation_(activation),
       bias_(static_cast<size_t>(matrix.rows)),
-      tiles_(pack_tiles(matrix, kernels.width, row_vectors_for(pixels, kernels.width), threads)) {
+      tiles_(tiles_for(matrix, kernels.width, pixels, threads)) {
     if (bias != nullptr) std::copy(bias, bias + outputs_, bias_.begin());
     const auto plain = [](const Axis& a) {
         return a.kernel == 1 && a.stride == 1 && a.padding_before == 0 && a.padding_after == 0;
@@ -102,9 +103,7 @@ void Convolution::lay_out(const float* image, const Layout& sizes, float* planes
                 const int64_t first = std::min(sizes.row_length, shift < 0 ? (-shift + step - 1) / step : 0);
                 const int64_t inside = sizes.width - shift <= 0 ? 0 : (sizes.width - shift + step - 1) / step;
                 const int64_t last = std::max(first, std::min(sizes.row_length, inside));
-                std::fill(out, out + first, 0.0f);
-                kernels_.take(in + first * step + shift, step, last - first, out + first);
-                std::fill(out + last, out + sizes.row_length, 0.0f);
+                kernels_.take(in + shift, step, first, last, sizes.row_length, out);
             }
         }
     });
@@ -112,34 +111,46 @@ void Convolution::lay_out(const float* image, const Layout& sizes, float* planes
 
 void Convolution::run_image(
     const float* planes, const Layout& sizes, const float* residual, float* y, const Threads& threads) const {
-    const int64_t width = kernels_.width, stride = tiles_.row_vectors * width;
-    const int64_t vectors = (sizes.pixels + width - 1) / width;
-    const int64_t tiles = (vectors + tiles_.row_vectors - 1) / tiles_.row_vectors;
+    const int64_t width = kernels_.width, stride = tiles_.shape.row_vectors * width;
+    const int64_t vectors = (sizes.pixels + width - 1) / width, columns = static_cast<int64_t>(starts_.size());
+    int64_t strips = (vectors + tiles_.shape.strip_vectors() - 1) / tiles_.shape.strip_vectors();
+    if (strips > 1) strips = std::min(vectors, (strips + threads.count - 1) / threads.count * threads.count);
     const int64_t segments = static_cast<int64_t>(tiles_.segments.size());
-    const int64_t columns = static_cast<int64_t>(starts_.size());
-    threads.for_each(tiles * segments, [&](int64_t task) {
+    threads.for_each(strips * segments, [&](int64_t task) {
         const TileSegment& segment = tiles_.segments[static_cast<size_t>(task % segments)];
         const int64_t number = task / segments;
-        const int64_t first = vectors * number / tiles, next = vectors * (number + 1) / tiles;
+        const int64_t first = vectors * number / strips, next = vectors * (number + 1) / strips;
         const int64_t pixel = first * width, pixels = std::min(next * width, sizes.pixels) - pixel;
-        float* tile = scratch<float>(Scratch::tile, tiles_.block_rows * stride);
+        float* tile = scratch<float>(Scratch::tile, tiles_.block_rows * tiles_.shape.vectors * width);
         float* sums = scratch<float>(Scratch::sums, segment.outputs * stride);
         for (size_t b = 0; b < segment.blocks.size(); b++) {
             const int64_t row = static_cast<int64_t>(b) * tiles_.block_rows;
             const int64_t rows = std::min(tiles_.block_rows, columns - row);
-            kernels_.copy_rows(planes + pixel, sizes.offsets + row, rows, pixels, tile, stride);
-            kernels_.tile(
-                segment.blocks[b], tile, static_cast<int>(next - first), tiles_.row_vectors,
-                b == 0 ? bias_.data() + segment.first_output : nullptr, sums);
+            run_strip(segment, b, planes + pixel, sizes.offsets + row, rows, pixels, tile, sums);
         }
         write(segment, sums, sizes, pixel, pixels, residual, y);
     });
 }
 
+void Convolution::run_strip(
+    const TileSegment& segment, size_t block, const float* planes, const int64_t* offsets, int64_t rows, int64_t pixels,
+    float* tile, float* sums) const {
+    const int64_t width = kernels_.width, vectors = (pixels + width - 1) / width;
+    const TileShape& shape = tiles_.shape;
+    const int64_t tiles = (vectors + shape.vectors - 1) / shape.vectors;
+    for (int64_t t = 0; t < tiles; t++) {
+        const int64_t first = vectors * t / tiles, next = vectors * (t + 1) / tiles, place = first * width;
+        kernels_.copy_rows(planes + place, offsets, rows, std::min(next * width, pixels) - place, tile, shape.vectors * width);
+        kernels_.tile(
+            segment.blocks[block], tile, static_cast<int>(next - first), shape.row_vectors * width,
+            block == 0 ? bias_.data() + segment.first_output : nullptr, sums + place);
+    }
+}
+
 void Convolution::write(
     const TileSegment& segment, const float* sums, const Layout& sizes, int64_t first, int64_t pixels,
     const float* residual, float* y) const {
-    const int64_t stride = tiles_.row_vectors * kernels_.width, image = sizes.output_height * sizes.output_width;
+    const int64_t stride = tiles_.shape.row_vectors * kernels_.width, image = sizes.output_height * sizes.output_width;
     // Where nothing lies between two rows of pixels, they are one.
     const bool gapless = sizes.row_length == sizes.output_width;
     const int64_t row_length = gapless ? image : sizes.row_length, row_pixels = gapless ? image : sizes.output_width;

@@ -51,6 +51,9 @@ private:
     void lay_out(const float* image, const Layout& layout, float* planes, const Threads& threads) const;
     void run_image(
         const float* planes, const Layout& layout, const float* residual, float* y, const Threads& threads) const;
+    void run_strip(
+        const TileSegment& segment, size_t block, const float* planes, const int64_t* offsets, int64_t rows,
+        int64_t pixels, float* tile, float* sums) const;
     void write(
         const TileSegment& segment, const float* sums, const Layout& layout, int64_t first, int64_t pixels,
         const float* residual, float* y) const;

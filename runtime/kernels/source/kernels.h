@@ -22,8 +22,8 @@ struct Kernels {
     // out[r * out_stride ...] = in[offsets[r] ...], `floats` of each row.
     void (*copy_rows)(
         const float* in, const int64_t* offsets, int64_t rows, int64_t floats, float* out, int64_t out_stride);
-    // out[i] = in[i * step].
-    void (*take)(const float* in, int64_t step, int64_t floats, float* out);
+    // out[i] = in[i * step] from `first` to `last`, zero elsewhere.
+    void (*take)(const float* in, int64_t step, int64_t first, int64_t last, int64_t floats, float* out);
     // out = activation(in + residual), where there is a residual.
     void (*finish)(const float* in, const float* residual, int64_t floats, Activation activation, float* out);
 };

@@ -25,15 +25,20 @@ inline void copy_rows(
     }
 }
 
-template <int64_t step>
-void take_every(const float* in, int64_t floats, float* out) {
-    for (int64_t i = 0; i < floats; i++) out[i] = in[i * step];
+inline Vector take_vector(const float* in, int64_t step, int64_t first, int64_t last) {
+    constexpr int64_t width = Vector::width;
+    if (step == 1) return Vector::load_lanes(in, first, last);
+    first *= 2, last = 2 * last - 1;
+    return Vector::evens(
+        Vector::load_lanes(in, first, last), Vector::load_lanes(in + width, first - width, last - width));
 }
 
-inline void take(const float* in, int64_t step, int64_t floats, float* out) {
-    if (step == 1) return take_every<1>(in, floats, out);
-    if (step == 2) return take_every<2>(in, floats, out);
-    for (int64_t i = 0; i < floats; i++) out[i] = in[i * step];
+inline void take(const float* in, int64_t step, int64_t first, int64_t last, int64_t floats, float* out) {
+    if (step <= 2)
+        for (int64_t i = 0; i < floats; i += Vector::width)
+            take_vector(in + i * step, step, first - i, last - i).store_lanes(out + i, floats - i);
+    else
+        for (int64_t i = 0; i < floats; i++) out[i] = i >= first && i < last ? in[i * step] : 0;
 }
 
 inline void finish(const float* in, const float* residual, int64_t floats, Activation activation, float* out) {

@@ -19,7 +19,7 @@ Linear::Linear(const Kernels& kernels, const SparseMatrix& matrix, const float* 
       activation_(activation),
       bias_(static_cast<size_t>(matrix.rows)),
       lookup_(pack_lookup(matrix, kernels.width, kernels.index_bits, threads)),
-      tiles_(pack_tiles(matrix, kernels.width, kMostVectors, threads)) {
+      tiles_(pack_tiles(matrix, kernels.width, TileShape::single(kMostVectors), threads)) {
     if (bias != nullptr) std::copy(bias, bias + outputs_, bias_.begin());
 }
 
@@ -59,8 +59,8 @@ void Linear::run_lookup(const float* x, const float* residual, int64_t batch, fl
 }
 
 void Linear::run_tiles(const float* x, const float* residual, int64_t batch, float* y, const Threads& threads) const {
-    const int64_t width = kernels_.width, stride = tiles_.row_vectors * width;
-    const int64_t vectors = (batch + width - 1) / width, tiles = (vectors + tiles_.row_vectors - 1) / tiles_.row_vectors;
+    const int64_t width = kernels_.width, stride = tiles_.shape.row_vectors * width;
+    const int64_t vectors = (batch + width - 1) / width, tiles = (vectors + tiles_.shape.row_vectors - 1) / tiles_.shape.row_vectors;
     const int64_t segments = static_cast<int64_t>(tiles_.segments.size());
     threads.for_each(tiles * segments, [&](int64_t task) {
         const int64_t number = task / segments;
@@ -74,7 +74,7 @@ void Linear::run_tiles(const float* x, const float* residual, int64_t batch, flo
             const int64_t rows = std::min(tiles_.block_rows, static_cast<int64_t>(tiles_.used.size()) - row);
             pack_block(x + token * inputs_, row, rows, tokens, tile);
             kernels_.tile(
-                segment.blocks[b], tile, static_cast<int>(next - first), tiles_.row_vectors,
+                segment.blocks[b], tile, static_cast<int>(next - first), stride,
                 b == 0 ? bias_.data() + segment.first_output : nullptr, sums);
         }
         const int64_t start = token * outputs_ + segment.first_output;
@@ -84,7 +84,7 @@ void Linear::run_tiles(const float* x, const float* residual, int64_t batch, flo
 
 // Rows of a tile from the tokens' features; runs of neighbouring features at a time.
 void Linear::pack_block(const float* x, int64_t first_row, int64_t rows, int64_t tokens, float* tile) const {
-    const int64_t stride = tiles_.row_vectors * kernels_.width;
+    const int64_t stride = tiles_.shape.row_vectors * kernels_.width;
     const int32_t* used = tiles_.used.data() + first_row;
     for (int64_t row = 0, next; row < rows; row = next) {
         for (next = row + 1; next < rows && used[next] == used[next - 1] + 1;) next++;
@@ -94,7 +94,7 @@ void Linear::pack_block(const float* x, int64_t first_row, int64_t rows, int64_t
 
 void Linear::write(
     const TileSegment& segment, const float* sums, const float* residual, int64_t tokens, float* y) const {
-    kernels_.transpose(sums, tiles_.row_vectors * kernels_.width, segment.outputs, tokens, y, outputs_);
+    kernels_.transpose(sums, tiles_.shape.row_vectors * kernels_.width, segment.outputs, tokens, y, outputs_);
     if (residual == nullptr && activation_ == Activation::none) return;
     for (int64_t t = 0; t < tokens; t++) {
         const float* beside = residual == nullptr ? nullptr : residual + t * outputs_;

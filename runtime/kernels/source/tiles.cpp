@@ -73,11 +73,20 @@ std::vector<int32_t> used_columns(const SparseMatrix& matrix) {
 
 }  // namespace
 
-TileForm pack_tiles(const SparseMatrix& matrix, int width, int row_vectors, int64_t least_segments) {
+TileShape TileShape::strips_for(int64_t vectors) {
+    const int64_t most = std::max<int64_t>(1, (vectors + kMostVectors - 1) / kMostVectors);
+    const int64_t strips = (most + kMostTiles - 1) / kMostTiles, tiles = (most + strips - 1) / strips;
+    const int64_t wide = std::max<int64_t>(1, (vectors + strips * tiles - 1) / (strips * tiles));
+    // An odd distance spreads the rows of a tile over all of the cache.
+    return {static_cast<int>(wide), static_cast<int>(tiles), static_cast<int>(tiles == 1 ? wide : tiles * wide | 1)};
+}
+
+TileForm pack_tiles(const SparseMatrix& matrix, int width, TileShape shape, int64_t least_segments) {
     TileForm form;
-    form.row_vectors = row_vectors;
+    form.shape = shape;
+    const int row_vectors = shape.vectors;
     form.used = used_columns(matrix);
-    form.block_rows = std::max<int64_t>(1, kBlockBytes / (row_vectors * width * static_cast<int64_t>(sizeof(float))));
+    form.block_rows = std::max<int64_t>(1, kBlockBytes / (shape.vectors * width * static_cast<int64_t>(sizeof(float))));
     const int64_t rows = static_cast<int64_t>(form.used.size());
     const int64_t blocks = std::max<int64_t>(1, (rows + form.block_rows - 1) / form.block_rows);
     form.block_rows = std::max<int64_t>(1, (rows + blocks - 1) / blocks);
@@ -86,7 +95,7 @@ TileForm pack_tiles(const SparseMatrix& matrix, int width, int row_vectors, int6
 
     TilePacker packer(row_vectors);
     std::vector<std::vector<TilePacker::Place>> places;
-    const int64_t most = kSegmentBytes / (row_vectors * width * static_cast<int64_t>(sizeof(float)));
+    const int64_t most = kSegmentBytes / (shape.row_vectors * width * static_cast<int64_t>(sizeof(float)));
     const int64_t segments = std::min(matrix.rows, std::max(least_segments, (matrix.rows + most - 1) / most));
     for (int64_t s = 0; s < segments; s++) {
         const int64_t first = matrix.rows * s / segments, next = matrix.rows * (s + 1) / segments;
@@ -103,7 +112,7 @@ TileForm pack_tiles(const SparseMatrix& matrix, int width, int row_vectors, int6
     }
     form.steps = Buffer::of(packer.steps);
     form.runs = Buffer::of(packer.runs);
-    form.outputs = Buffer::of(packer.outputs, kTogether * sizeof(uint32_t));
+    form.outputs = Buffer::of(packer.outputs);
     for (size_t s = 0; s < places.size(); s++)
         for (const TilePacker::Place& place : places[s])
             form.segments[s].blocks.push_back(

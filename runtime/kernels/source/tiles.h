@@ -1,7 +1,7 @@
 // The form of a matrix for many input vectors at once (tokens, or the pixels of an image), features-major.
 //
-// A tile is a piece of the input, some vectors wide, one row a feature, copied together so that a block of its rows
-// stays in the first-level cache. Outputs are taken two at a time; each non-zero multiplies one row of the tile and adds
+// A tile is a piece of the input, some vectors wide, one row a feature; a block of its rows stays in the first-level
+// cache. Tiles beside each other may be copied as one, a strip: longer rows are faster to read and write. Outputs are taken two at a time; each non-zero multiplies one row of the tile and adds
 // to one row of accumulators. Outputs are in segments, whose sums stay in the second-level cache from block to block and
 // which threads share out. Within a block, outputs are sorted by their number of non-zeros, so that two go in step.
 #pragma once
@@ -16,6 +16,7 @@ namespace sparsefx {
 
 constexpr int kMostVectors = 6;  // of a tile's width
 constexpr int kTogether = 2;     // outputs, whose accumulators fit into 16 registers
+constexpr int kMostTiles = 4;    // beside each other, whose rows are copied and written together
 constexpr int64_t kBlockBytes = 40 << 10;  // of a block of a tile
 constexpr int kEntryBytes = sizeof(float) + sizeof(uint16_t);  // of a weight and its place
 constexpr int64_t kSegmentBytes = 640 << 10;  // of a segment's sums
@@ -39,20 +40,32 @@ struct TileSegment {
     std::vector<TileBlock> blocks;
 };
 
+// How wide tiles are, and how many vectors lie between two rows of a strip.
+struct TileShape {
+    int vectors, tiles, row_vectors;
+
+    // One tile to a strip.
+    static TileShape single(int vectors) { return {vectors, 1, vectors}; }
+    // For rows of so many vectors.
+    static TileShape strips_for(int64_t vectors);
+
+    int64_t strip_vectors() const { return int64_t{tiles} * vectors; }
+};
+
 struct TileForm {
+    TileShape shape;
     int64_t block_rows = 0;
-    int row_vectors = 0;              // from one row of a tile to the next
     std::vector<int32_t> used;        // the columns that have a non-zero: the rows of a tile, in order
     std::vector<TileSegment> segments;
 
     Buffer steps, runs, outputs;      // what the blocks point into
 };
 
-TileForm pack_tiles(const SparseMatrix& matrix, int width, int row_vectors, int64_t least_segments);
+TileForm pack_tiles(const SparseMatrix& matrix, int width, TileShape shape, int64_t least_segments);
 
 // sums[output * row_vectors * width ...] = bias or what is there, plus the block's product; `vectors` of each row.
 // `bias` is of the segment's outputs; it is given for the first block only.
 using RunTile = void (*)(
-    const TileBlock& block, const float* tile, int vectors, int row_vectors, const float* bias, float* sums);
+    const TileBlock& block, const float* tile, int vectors, int64_t sums_stride, const float* bias, float* sums);
 
 }  // namespace sparsefx

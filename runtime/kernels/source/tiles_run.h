@@ -10,9 +10,8 @@ inline uint32_t load_places(const char* places) {
 }
 
 template <int vectors>
-void run_tile_of(const TileBlock& block, const float* tile, int row_vectors, const float* bias, float* sums) {
+void run_tile_of(const TileBlock& block, const float* tile, int64_t row_stride, const float* bias, float* sums) {
     constexpr int together = kTogether;
-    const size_t row_stride = static_cast<size_t>(row_vectors) * Vector::width;
     const char* step = block.steps;
     const uint32_t* outputs = block.outputs;
     for (const TileRun* run = block.runs; run < block.runs + block.run_count; run++)
@@ -24,12 +23,6 @@ void run_tile_of(const TileBlock& block, const float* tile, int row_vectors, con
                 for (int v = 0; v < vectors; v++)
                     sum[r][v] = bias != nullptr ? Vector::broadcast(bias[outputs[r]])
                                                 : Vector::load(sums + outputs[r] * row_stride + v * Vector::width);
-            if (bias == nullptr)  // the next group's sums, which may have left the first-level cache
-#pragma GCC unroll 2
-                for (int r = 0; r < together; r++)
-#pragma GCC unroll 6
-                    for (int v = 0; v < vectors; v++)
-                        __builtin_prefetch(sums + outputs[together + r] * row_stride + v * Vector::width);
             for (uint32_t s = 0; s < run->steps; s++, step += together * kEntryBytes) {
                 const uint32_t places = load_places(step + together * sizeof(float));
 #pragma GCC unroll 2
@@ -49,13 +42,13 @@ void run_tile_of(const TileBlock& block, const float* tile, int row_vectors, con
 }
 
 inline void run_tile(
-    const TileBlock& block, const float* tile, int vectors, int row_vectors, const float* bias, float* sums) {
+    const TileBlock& block, const float* tile, int vectors, int64_t row_stride, const float* bias, float* sums) {
     switch (vectors) {
-    case 1: return run_tile_of<1>(block, tile, row_vectors, bias, sums);
-    case 2: return run_tile_of<2>(block, tile, row_vectors, bias, sums);
-    case 3: return run_tile_of<3>(block, tile, row_vectors, bias, sums);
-    case 4: return run_tile_of<4>(block, tile, row_vectors, bias, sums);
-    case 5: return run_tile_of<5>(block, tile, row_vectors, bias, sums);
-    default: return run_tile_of<6>(block, tile, row_vectors, bias, sums);
+    case 1: return run_tile_of<1>(block, tile, row_stride, bias, sums);
+    case 2: return run_tile_of<2>(block, tile, row_stride, bias, sums);
+    case 3: return run_tile_of<3>(block, tile, row_stride, bias, sums);
+    case 4: return run_tile_of<4>(block, tile, row_stride, bias, sums);
+    case 5: return run_tile_of<5>(block, tile, row_stride, bias, sums);
+    default: return run_tile_of<6>(block, tile, row_stride, bias, sums);
     }
 }

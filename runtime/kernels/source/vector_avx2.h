@@ -8,10 +8,26 @@ struct Vector {
     static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
     static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
     void store(float* p) const { _mm256_storeu_ps(p, value); }
+    // Lanes from `first` to `last`; the others are zero, and not read.
+    static Vector load_lanes(const float* p, int64_t first, int64_t last) {
+        return {_mm256_maskload_ps(p, _mm256_andnot_si256(lanes_below(first), lanes_below(last)))};
+    }
+    void store_lanes(float* p, int64_t count) const { _mm256_maskstore_ps(p, lanes_below(count), value); }
+    // Every second lane of both.
+    static Vector evens(Vector a, Vector b) {
+        const __m256d halves = _mm256_castps_pd(_mm256_shuffle_ps(a.value, b.value, 0x88));
+        return {_mm256_castpd_ps(_mm256_permute4x64_pd(halves, 0xd8))};
+    }
     friend Vector multiply_add(Vector a, Vector b, Vector c) { return {_mm256_fmadd_ps(a.value, b.value, c.value)}; }
     // The larger one; b where either is NaN.
     friend Vector larger(Vector a, Vector b) { return {_mm256_max_ps(a.value, b.value)}; }
     friend Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.value, b.value)}; }
+
+private:
+    static __m256i lanes_below(int64_t count) {
+        const int bound = static_cast<int>(count < 0 ? 0 : count > width ? width : count);
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(bound), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
+    }
 };
 
 // 16 floats in two registers: the low three bits of an index permute both, the fourth chooses between them.

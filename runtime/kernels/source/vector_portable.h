@@ -12,6 +12,17 @@ struct Vector {
     }
     static Vector broadcast(float x) { return {{x, x, x, x}}; }
     void store(float* p) const { std::memcpy(p, value, sizeof value); }
+    // Lanes from `first` to `last`; the others are zero, and not read.
+    static Vector load_lanes(const float* p, int64_t first, int64_t last) {
+        Vector v;
+        for (int i = 0; i < width; i++) v.value[i] = i >= first && i < last ? p[i] : 0;
+        return v;
+    }
+    void store_lanes(float* p, int64_t count) const {
+        for (int i = 0; i < width && i < count; i++) p[i] = value[i];
+    }
+    // Every second lane of both.
+    static Vector evens(Vector a, Vector b) { return {{a.value[0], a.value[2], b.value[0], b.value[2]}}; }
     friend Vector multiply_add(Vector a, Vector b, Vector c) {
         for (int i = 0; i < 4; i++) c.value[i] += a.value[i] * b.value[i];
         return c;
