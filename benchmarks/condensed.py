@@ -3,12 +3,13 @@
     python -m benchmarks.condensed [--threads 1 2] [--case linear convolution density] [--seconds N]
 
 linear       768 -> 3072 and back at 90% constant fan-in, batch 1 and 197 tokens, arbitrary and block-balanced
-             patterns; beside ONNX Runtime, torch dense, torch CSR and SciPy CSR
+             patterns, weights in float32 and in bfloat16; beside ONNX Runtime, torch dense, torch CSR and SciPy CSR
 convolution  ResNet-50's shapes at 90%, batch 1, beside ONNX Runtime; the total counts each as often as the network
 density      time of a linear layer against its density
 
 Every contender goes round several copies of the layer with weights of their own, so that they do not stay in the
-cache. Turns are interleaved; ratios are of medians in one run, against the faster of ONNX Runtime and torch dense.
+cache. Turns are interleaved; ratios are of medians in one run, against the faster of ONNX Runtime and torch dense, both
+in float32; beside them, in `speedup_to_bf16_dense`, those to torch dense in bfloat16.
 """
 
 from __future__ import annotations
@@ -64,14 +65,13 @@ def linear_case(
     contenders: dict[str, Run] = {
         "ONNX Runtime": _in_turn(_matmul_session(w, batch, threads, x) for w in weights),
         "torch dense": _in_turn(_bind(torch.nn.functional.linear, tensor, w) for w in dense),
+        "torch dense bf16": _in_turn(_bind(torch.nn.functional.linear, tensor.bfloat16(), w.bfloat16()) for w in dense),
         "torch CSR": _in_turn(_bind(torch.matmul, w, tensor.T) for w in csr),
-        **{
-            f"sparsefx {kernels}": _in_turn(
-                _bind(CondensedLinear(CompressedRows.of(w), threads=threads, kernels=kernels), x) for w in weights
-            )
-            for kernels in kernels_here()
-        },
     }
+    for kernels, (precision, suffix) in itertools.product(kernels_here(), (("float32", ""), ("bfloat16", " bf16"))):
+        options: dict[str, Any] = {"threads": threads, "kernels": kernels, "precision": precision}
+        layers = (CondensedLinear(CompressedRows.of(w), **options) for w in weights)
+        contenders[f"sparsefx {kernels}{suffix}"] = _in_turn(_bind(layer, x) for layer in layers)
     if threads == 1:
         contenders["SciPy CSR"] = _in_turn(_bind(scipy.sparse.csr_matrix(w).dot, columns) for w in weights)
     pattern = "block-balanced" if balanced else "constant fan-in"
@@ -159,10 +159,14 @@ def _spreads(results: dict[str, Measurement]) -> dict[str, float]:
 
 
 def _ratios(row: Row) -> Row:
-    """How many times faster each is than the faster dense one."""
+    """How many times faster each is than the faster dense one, and than the one in bfloat16 where that is there."""
     medians = row["median_us"]
-    dense = min(medians[name] for name in ("ONNX Runtime", "torch dense") if name in medians)
-    return {**row, "speedup": {name: dense / median for name, median in medians.items()}}
+    bases = {"speedup": ("ONNX Runtime", "torch dense"), "speedup_to_bf16_dense": ("torch dense bf16",)}
+    for column, names in bases.items():
+        dense = [medians[name] for name in names if name in medians]
+        if dense:
+            row = {**row, column: {name: min(dense) / median for name, median in medians.items()}}
+    return row
 
 
 def _printed(row: Row) -> Row:

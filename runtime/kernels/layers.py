@@ -17,6 +17,8 @@ from .library import KERNELS, CAxis, CLayer, CMatrix, library, pool
 Floats = NDArray[np.float32]
 
 ACTIVATIONS = {"none": 0, "relu": 1}
+PRECISIONS = {"float32": 0, "bfloat16": 1}
+_FLOAT32 = np.dtype(np.float32)
 _PIXELS = 196  # of an output image, where nothing is said about it: 14 x 14
 
 
@@ -42,14 +44,26 @@ class CompressedRows:
         )
 
 
+_address_of = ctypes.addressof
+_start_of: Any = (ctypes.c_char * 0).from_buffer  # of anything that has a buffer
+
+
 class _Layer:
     """A layer inside the library, freed with this object."""
 
     def __init__(
-        self, matrix: CompressedRows, bias: Floats | None, activation: str, threads: int, kernels: str | None
+        self,
+        matrix: CompressedRows,
+        bias: Floats | None,
+        activation: str,
+        threads: int,
+        kernels: str | None,
+        precision: str = "float32",
     ) -> None:
         if activation not in ACTIVATIONS:
             raise TargetError(f"unknown activation {activation!r}; known are {', '.join(ACTIVATIONS)}")
+        if precision not in PRECISIONS:
+            raise TargetError(f"unknown precision {precision!r}; known are {', '.join(PRECISIONS)}")
         if kernels is not None and kernels not in KERNELS:
             raise TargetError(f"unknown kernels {kernels!r}; known are {', '.join(KERNELS)}")
         if threads < 1:
@@ -76,6 +90,7 @@ class _Layer:
             ACTIVATIONS[activation],
             threads,
             None if kernels is None else kernels.encode(),
+            PRECISIONS[precision],
         )
 
     def _made(self, problem: bytes | None) -> None:
@@ -88,8 +103,11 @@ class _Layer:
 class CondensedLinear(_Layer):
     """y = activation(x W^T + bias + residual), x (batch, inputs), y and residual (batch, outputs), all float32.
 
-    `threads` share the work; `kernels` names other kernels than the fastest. A zero of the matrix times an infinite
-    input is 0 here. Raises TargetError for a matrix that is not one, and where kernels cannot be compiled or run.
+    `threads` share the work; `kernels` names other kernels than the fastest. With `precision` "bfloat16" the values are
+    rounded to bfloat16, nearest even, and multiplied and summed in float32 all the same: half as many bytes to read,
+    which is the time of a small batch. Where an input is infinite, outputs that do not read it may be NaN, as they are
+    where zeros are multiplied. Raises TargetError for a matrix that is not one, and where kernels cannot be compiled or
+    run.
     """
 
     def __init__(
@@ -100,16 +118,17 @@ class CondensedLinear(_Layer):
         activation: str = "none",
         threads: int = 1,
         kernels: str | None = None,
+        precision: str = "float32",
     ) -> None:
-        super().__init__(matrix, bias, activation, threads, kernels)
+        super().__init__(matrix, bias, activation, threads, kernels, precision)
         self.outputs, self.inputs = matrix.shape
         self._made(library().sparsefx_linear(self._description, self._handle))
 
     def __call__(self, x: Floats, residual: Floats | None = None) -> Floats:
-        x = _floats("x", x, (None, self.inputs))
-        y = np.empty((len(x), self.outputs), np.float32)
+        x = _floats("x", x, (*x.shape[:1], self.inputs))
+        y = np.empty((len(x), self.outputs), _FLOAT32)
         beside = None if residual is None else _floats("residual", residual, y.shape)
-        _check(library().sparsefx_run_linear(self._handle, *_pointers(x, beside), len(x), y.ctypes.data, self._pool))
+        _check(library().sparsefx_run_linear(self._handle, *_pointers(x, beside), len(x), _address(y), self._pool))
         return y
 
 
@@ -170,7 +189,7 @@ class CondensedConv2d(_Layer):
         pointers = _pointers(x, beside)
         _check(
             library().sparsefx_run_convolution(
-                self._handle, *pointers, len(x), x.shape[2], x.shape[3], y.ctypes.data, self._pool
+                self._handle, *pointers, len(x), x.shape[2], x.shape[3], _address(y), self._pool
             )
         )
         return y
@@ -193,15 +212,26 @@ def _output(axis: CAxis, size: int) -> int:
 
 
 def _floats(name: str, array: Floats, shape: tuple[int | None, ...]) -> Floats:
-    fits = array.ndim == len(shape) and all(s in (None, found) for s, found in zip(shape, array.shape, strict=False))
-    if not fits or array.dtype != np.float32:
+    if array.dtype != _FLOAT32 or (array.shape != shape and not _fits(array.shape, shape)):
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
         raise TargetError(f"{name} has shape {array.shape} and type {array.dtype}; expected ({sizes}) and float32")
     return np.ascontiguousarray(array)
 
 
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(found) == len(shape) and all(size in (None, own) for own, size in zip(found, shape, strict=True))
+
+
 def _pointers(x: Floats, residual: Floats | None) -> tuple[int, int | None]:
-    return x.ctypes.data, None if residual is None else residual.ctypes.data
+    return _address(x), None if residual is None else _address(residual)
+
+
+def _address(array: Floats) -> int:
+    """Of the first entry."""
+    try:
+        return _address_of(_start_of(array))  # `array.ctypes.data` takes as long as the kernels of a small layer
+    except TypeError:  # read-only
+        return array.ctypes.data
 
 
 def _check(problem: bytes | None) -> None:

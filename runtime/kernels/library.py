@@ -37,6 +37,7 @@ class CLayer(Structure):
         ("activation", c_int32),
         ("threads", c_int32),
         ("kernels", c_char_p),
+        ("precision", c_int32),
     )
 
 

@@ -23,8 +23,9 @@ class OnnxRuntimeSession:
     """Runs an ONNX file; `threads` is the number of threads inside an operator, by default all available.
 
     All graph optimisations are on; operators run one after the other. `custom_operators` is a library to register,
-    such as `sparsefx.runtime.custom_op_library()`: without it condensed layers run as dense ones. `profile` is how the
-    file begins that `end_profile` returns.
+    such as `sparsefx.runtime.custom_op_library()`: without it condensed layers run as dense ones. `precision`
+    is how that library stores the weights of linear layers: float32 or bfloat16. `profile` is how the file begins that
+    `end_profile` returns.
     """
 
     def __init__(
@@ -33,12 +34,16 @@ class OnnxRuntimeSession:
         threads: int | None = None,
         custom_operators: Path | None = None,
         *,
+        precision: str = "float32",
         profile: Path | None = None,
     ) -> None:
         onnxruntime = _import_onnxruntime()
         self.threads = available_threads() if threads is None else threads
         if self.threads < 1:
             raise TargetError(f"threads must be at least 1, found {threads}")
+        if precision != "float32" and custom_operators is None:
+            raise TargetError(f"precision {precision!r} needs custom_operators")
+        self.precision = precision
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
@@ -50,6 +55,7 @@ class OnnxRuntimeSession:
         try:
             if custom_operators is not None:
                 options.add_session_config_entry("sparsefx.threads", str(self.threads))
+                options.add_session_config_entry("sparsefx.precision", precision)
                 options.register_custom_ops_library(str(custom_operators))
             self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -69,6 +75,7 @@ class OnnxRuntimeSession:
             "inter_op_threads": 1,
             "graph_optimization": "all",
             "providers": self._session.get_providers(),
+            "precision": self.precision,
             "custom_operators": None if self._custom_operators is None else self._custom_operators.name,
         }
 
@@ -82,7 +89,11 @@ def _import_onnxruntime() -> Any:
 
 
 def onnxruntime_engine(
-    model: Path, signature: Signature, threads: int | None = None, custom_operators: Path | None = None
+    model: Path,
+    signature: Signature,
+    threads: int | None = None,
+    custom_operators: Path | None = None,
+    precision: str = "float32",
 ) -> Engine:
     """The engine of an ONNX file on the CPU."""
-    return Engine(OnnxRuntimeSession(model, threads, custom_operators), signature, TARGET)
+    return Engine(OnnxRuntimeSession(model, threads, custom_operators, precision=precision), signature, TARGET)

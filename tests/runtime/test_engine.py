@@ -107,6 +107,7 @@ def test_every_session_option_is_written_down() -> None:
         "inter_op_threads": 1,
         "graph_optimization": "all",
         "providers": ["CPUExecutionProvider"],
+        "precision": "float32",
         "custom_operators": None,
     }
     with pytest.raises(sparsefx.TargetError, match="threads must be at least 1, found -1"):

@@ -50,6 +50,7 @@ struct CLayer {
     const float* bias;  // or null
     int32_t activation, threads;
     const char* kernels;  // or null for the fastest
+    int32_t precision;
 };
 
 namespace {
@@ -58,6 +59,7 @@ const char* problem_of(const CLayer& layer) {
     if (find_kernels(layer.kernels) == nullptr) return "these kernels do not run on this processor";
     if (layer.threads < 1) return "there must be at least one thread";
     if (layer.activation < 0 || layer.activation > static_cast<int32_t>(Activation::relu)) return "unknown activation";
+    if (layer.precision < 0 || layer.precision > static_cast<int32_t>(Precision::bfloat16)) return "unknown precision";
     return problem_of(layer.matrix, layer.nonzeros);
 }
 
@@ -69,7 +71,7 @@ SPARSEFX_API const char* sparsefx_linear(const CLayer* layer, void** out) {
         auto made = std::make_unique<Layer>();
         made->linear = std::make_unique<Linear>(
             *find_kernels(layer->kernels), layer->matrix, layer->bias, static_cast<Activation>(layer->activation),
-            layer->threads);
+            layer->threads, static_cast<Precision>(layer->precision));
         *out = made.release();
         return nullptr;
     });
@@ -80,6 +82,7 @@ SPARSEFX_API const char* sparsefx_convolution(
     const CLayer* layer, const Axis* height, const Axis* width, int64_t pixels, void** out) {
     return guarded([&]() -> const char* {
         if (const char* problem = problem_of(*layer)) return problem;
+        if (layer->precision != 0) return "only linear layers have another precision than float32";
         for (const Axis* axis : {height, width})
             if (axis->kernel < 1 || axis->stride < 1 || axis->dilation < 1 || axis->padding_before < 0 ||
                 axis->padding_after < 0)

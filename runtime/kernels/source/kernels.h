@@ -15,7 +15,7 @@ struct Kernels {
     const char* name;
     int width, index_bits;
 
-    RunLookup lookup;
+    RunLookup lookup, lookup_bfloat16;
     RunTile tile;
     // out[c][r] = in[r][c]; strides in floats.
     void (*transpose)(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);

@@ -55,5 +55,7 @@ inline void finish(const float* in, const float* residual, int64_t floats, Activ
 }
 
 constexpr Kernels kernels_here(const char* name) {
-    return {name, Vector::width, Table::index_bits, run_lookup, run_tile, transpose, copy_rows, take, finish};
+    return {
+        name, Vector::width, Table::index_bits, run_lookup<Precision::float32>, run_lookup<Precision::bfloat16>,
+        run_tile, transpose, copy_rows, take, finish};
 }

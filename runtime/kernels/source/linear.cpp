@@ -12,15 +12,23 @@ constexpr int64_t kLeastForTiles = 8;  // input vectors; fewer are looked up one
 
 }  // namespace
 
-Linear::Linear(const Kernels& kernels, const SparseMatrix& matrix, const float* bias, Activation activation, int threads)
+Linear::Linear(
+    const Kernels& kernels, const SparseMatrix& matrix, const float* bias, Activation activation, int threads,
+    Precision precision)
     : kernels_(kernels),
       inputs_(matrix.columns_count),
       outputs_(matrix.rows),
       activation_(activation),
-      bias_(static_cast<size_t>(matrix.rows)),
-      lookup_(pack_lookup(matrix, kernels.width, kernels.index_bits, threads)),
-      tiles_(pack_tiles(matrix, kernels.width, TileShape::single(kMostVectors), threads)) {
-    if (bias != nullptr) std::copy(bias, bias + outputs_, bias_.begin());
+      run_part_(precision == Precision::bfloat16 ? kernels.lookup_bfloat16 : kernels.lookup),
+      bias_(static_cast<size_t>(matrix.rows)) {
+    const std::vector<float> values = stored_values(matrix, precision);
+    SparseMatrix stored = matrix;
+    stored.values = values.data();
+    lookup_ = pack_lookup(stored, kernels.width, kernels.index_bits, precision, threads);
+    tiles_ = pack_tiles(stored, kernels.width, TileShape::single(kMostVectors), threads);
+    if (bias == nullptr) return;
+    std::copy(bias, bias + outputs_, bias_.begin());
+    for (int32_t output : lookup_.order) bias_of_places_.push_back(output < 0 ? 0.0f : bias[output]);
 }
 
 void Linear::run(const float* x, const float* residual, int64_t batch, float* y, const Threads& threads) const {
@@ -42,25 +50,36 @@ void Linear::run_lookup(const float* x, const float* residual, int64_t batch, fl
     }
     threads.for_each(static_cast<int64_t>(lookup_.parts.size()), [&](int64_t task) {
         const LookupPart& part = lookup_.parts[static_cast<size_t>(task)];
-        const int32_t* order = lookup_.order.data() + part.first_group * lookup_.width;
-        const int64_t places = part.groups * lookup_.width;
-        float* sums = scratch<float>(Scratch::sums, 2 * places);
+        const int64_t first = part.first_group * lookup_.width, places = part.groups * lookup_.width;
+        float* sums = scratch<float>(Scratch::sums, places);
         for (int64_t i = 0; i < batch; i++) {
-            for (int64_t p = 0; p < places; p++) sums[p] = order[p] < 0 ? 0.0f : bias_[static_cast<size_t>(order[p])];
-            kernels_.lookup(LookupStream(part), lookup_.blocks, x + i * readable, sums);
-            if (residual != nullptr)
-                for (int64_t p = 0; p < places; p++)
-                    if (order[p] >= 0) sums[p] += residual[i * outputs_ + order[p]];
-            kernels_.finish(sums, nullptr, places, activation_, sums + places);
-            for (int64_t p = 0; p < places; p++)
-                if (order[p] >= 0) y[i * outputs_ + order[p]] = sums[places + p];
+            if (bias_of_places_.empty())
+                std::fill_n(sums, places, 0.0f);
+            else
+                std::copy_n(bias_of_places_.begin() + first, places, sums);
+            run_part_(LookupStream(part), lookup_.blocks, x + i * readable, sums);
+            const float* beside = residual == nullptr ? nullptr : residual + i * outputs_;
+            write_places(first, std::min(places, outputs_ - first), sums, beside, y + i * outputs_);
         }
     });
 }
 
+// The outputs at `count` places from the first on; the groups' padding comes after all of them.
+void Linear::write_places(int64_t first, int64_t count, float* sums, const float* residual, float* y) const {
+    if (lookup_.in_order) {
+        kernels_.finish(sums, residual == nullptr ? nullptr : residual + first, count, activation_, y + first);
+        return;
+    }
+    const int32_t* order = lookup_.order.data() + first;
+    if (residual != nullptr)
+        for (int64_t p = 0; p < count; p++) sums[p] += residual[order[p]];
+    kernels_.finish(sums, nullptr, count, activation_, sums);
+    for (int64_t p = 0; p < count; p++) y[order[p]] = sums[p];
+}
+
 void Linear::run_tiles(const float* x, const float* residual, int64_t batch, float* y, const Threads& threads) const {
     const int64_t width = kernels_.width, stride = tiles_.shape.row_vectors * width;
-    const int64_t vectors = (batch + width - 1) / width, tiles = (vectors + tiles_.shape.row_vectors - 1) / tiles_.shape.row_vectors;
+    const int64_t vectors = (batch + width - 1) / width, tiles = (vectors + kMostVectors - 1) / kMostVectors;
     const int64_t segments = static_cast<int64_t>(tiles_.segments.size());
     threads.for_each(tiles * segments, [&](int64_t task) {
         const int64_t number = task / segments;

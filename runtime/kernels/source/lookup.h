@@ -2,23 +2,24 @@
 //
 // The inputs are taken in blocks that fit a Table (two registers), the outputs in groups, one output to a lane. For
 // a block and a group there are m slots: m vectors of weights and, packed several to a word, the inputs' places in the
-// block. What lies outside the m slots of its lane goes to a list of its own (the overflow). Within a block, groups
-// are sorted by m, so that the loops run without a branch that depends on data.
+// block (see lookup_layout.h). What lies outside the m slots of its lane goes to a list of its own (the overflow).
+// Within a block, groups are sorted by m, so that the loops run without a branch that depends on data.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "buffer.h"
+#include "lookup_layout.h"
 #include "sparse_matrix.h"
 
 namespace sparsefx {
 
 constexpr int kMostSlots = 12;
 
-// `groups` groups of one block with `slots` slots each.
+// `groups` groups of one block with `slots` slots each; their ids begin at `first_id`.
 struct LookupRun {
-    uint32_t slots, groups;
+    uint32_t slots, groups, first_id;
 };
 
 // A range of groups, with a stream of its own: what one task works on.
@@ -26,8 +27,8 @@ struct LookupPart {
     int64_t first_group = 0, groups = 0;
     std::vector<uint32_t> runs_of_block;  // how many of `runs` belong to each block of inputs
     std::vector<LookupRun> runs;
-    std::vector<uint32_t> group_ids;  // within the part, in the order of the stream
-    Buffer stream;                    // for every group of a run: index words, then weights
+    std::vector<uint16_t> group_ids;  // within the part, in the order of the stream; runs of the same groups share them
+    Buffer stream;                    // the words of every group of a run
     std::vector<uint32_t> overflow_rows, overflow_columns;
     std::vector<float> overflow_values;
 };
@@ -40,20 +41,22 @@ struct LookupStream {
     const uint32_t* data;
     const LookupRun* runs;
     const uint32_t* runs_of_block;
-    const uint32_t* group_ids;
+    const uint16_t* group_ids;
     const uint32_t *overflow_rows, *overflow_columns;
     const float* overflow_values;
     size_t overflow;
 };
 
 struct LookupForm {
-    int width = 0;            // outputs in a group
+    int width = 0;  // outputs in a group
     int64_t blocks = 0;
     std::vector<int32_t> order;  // order[i]: the output at place i of the groups; -1 pads the last group
+    bool in_order = false;       // every output is at its own place
     std::vector<LookupPart> parts;
 };
 
-LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, int parts);
+// `parts` or more; the values are those that the precision stores.
+LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Precision precision, int parts);
 
 // y[0 ... groups * width) += the part's product with x; x is readable up to blocks * block floats.
 using RunLookup = void (*)(const LookupStream& part, int64_t blocks, const float* x, float* y);

@@ -1,49 +1,63 @@
 // The loops over a packed LookupStream, for the Vector and Table that were included before.
 
-template <int slots>
-const uint32_t* run_groups(const Table& table, const uint32_t* stream, const uint32_t* groups, uint32_t count, float* y) {
-    constexpr int per_word = 32 / Table::index_bits, words = (slots + per_word - 1) / per_word;
-    for (uint32_t i = 0; i < count; i++, stream += (words + slots) * Vector::width) {
+constexpr int kLine = 16;     // words of a cache line
+constexpr int kAhead = 1024;  // words: how far the stream is fetched ahead
+
+template <Precision precision>
+Vector weights_at(const uint32_t* words, int bit) {
+    if (precision == Precision::bfloat16) return Vector::from_bfloat16(words, bit);
+    return Vector::load(reinterpret_cast<const float*>(words));
+}
+
+template <Precision precision, int slots>
+const uint32_t* run_groups(
+    const Table& table, const uint32_t* stream, const uint16_t* groups, uint32_t count, float* y) {
+    constexpr int bits = Table::index_bits, words = words_of(precision, slots, bits);
+    for (uint32_t i = 0; i < count; i++, stream += words * Vector::width) {
         float* place = y + size_t{groups[i]} * Vector::width;
-        const float* weights = reinterpret_cast<const float*>(stream + words * Vector::width);
+#pragma GCC unroll 16
+        for (int word = 0; word < words * Vector::width; word += kLine) __builtin_prefetch(stream + kAhead + word);
         Vector sums[2] = {Vector::load(place), Vector::broadcast(0)};
 #pragma GCC unroll 12
         for (int s = 0; s < slots; s++) {
-            const Vector x = table.at(stream + s / per_word * Vector::width, s % per_word);
-            sums[s % 2] = multiply_add(Vector::load(weights + s * Vector::width), x, sums[s % 2]);
+            const LanePlace index = place_of_index(precision, s, bits);
+            const LanePlace weight = place_of_weight(precision, slots, s, bits);
+            const Vector x = table.at(stream + index.word * Vector::width, index.bit);
+            const Vector w = weights_at<precision>(stream + weight.word * Vector::width, weight.bit);
+            sums[s % 2] = multiply_add(w, x, sums[s % 2]);
         }
         (sums[0] + sums[1]).store(place);
     }
     return stream;
 }
 
-inline const uint32_t* run_groups(
-    uint32_t slots, const Table& table, const uint32_t* stream, const uint32_t* groups, uint32_t count, float* y) {
+template <Precision precision>
+const uint32_t* run_groups(
+    uint32_t slots, const Table& table, const uint32_t* stream, const uint16_t* groups, uint32_t count, float* y) {
     switch (slots) {
-    case 1: return run_groups<1>(table, stream, groups, count, y);
-    case 2: return run_groups<2>(table, stream, groups, count, y);
-    case 3: return run_groups<3>(table, stream, groups, count, y);
-    case 4: return run_groups<4>(table, stream, groups, count, y);
-    case 5: return run_groups<5>(table, stream, groups, count, y);
-    case 6: return run_groups<6>(table, stream, groups, count, y);
-    case 7: return run_groups<7>(table, stream, groups, count, y);
-    case 8: return run_groups<8>(table, stream, groups, count, y);
-    case 9: return run_groups<9>(table, stream, groups, count, y);
-    case 10: return run_groups<10>(table, stream, groups, count, y);
-    case 11: return run_groups<11>(table, stream, groups, count, y);
-    default: return run_groups<12>(table, stream, groups, count, y);
+    case 1: return run_groups<precision, 1>(table, stream, groups, count, y);
+    case 2: return run_groups<precision, 2>(table, stream, groups, count, y);
+    case 3: return run_groups<precision, 3>(table, stream, groups, count, y);
+    case 4: return run_groups<precision, 4>(table, stream, groups, count, y);
+    case 5: return run_groups<precision, 5>(table, stream, groups, count, y);
+    case 6: return run_groups<precision, 6>(table, stream, groups, count, y);
+    case 7: return run_groups<precision, 7>(table, stream, groups, count, y);
+    case 8: return run_groups<precision, 8>(table, stream, groups, count, y);
+    case 9: return run_groups<precision, 9>(table, stream, groups, count, y);
+    case 10: return run_groups<precision, 10>(table, stream, groups, count, y);
+    case 11: return run_groups<precision, 11>(table, stream, groups, count, y);
+    default: return run_groups<precision, 12>(table, stream, groups, count, y);
     }
 }
 
-inline void run_lookup(const LookupStream& part, int64_t blocks, const float* x, float* y) {
-    const uint32_t *stream = part.data, *groups = part.group_ids;
+template <Precision precision>
+void run_lookup(const LookupStream& part, int64_t blocks, const float* x, float* y) {
+    const uint32_t* stream = part.data;
     const LookupRun* run = part.runs;
     for (int64_t b = 0; b < blocks; b++) {
         const Table table(x + (b << Table::index_bits));
-        for (uint32_t i = 0; i < part.runs_of_block[b]; i++, run++) {
-            stream = run_groups(run->slots, table, stream, groups, run->groups, y);
-            groups += run->groups;
-        }
+        for (uint32_t i = 0; i < part.runs_of_block[b]; i++, run++)
+            stream = run_groups<precision>(run->slots, table, stream, part.group_ids + run->first_id, run->groups, y);
     }
     for (size_t i = 0; i < part.overflow; i++)
         y[part.overflow_rows[i]] += part.overflow_values[i] * x[part.overflow_columns[i]];

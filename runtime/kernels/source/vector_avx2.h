@@ -7,6 +7,12 @@ struct Vector {
 
     static Vector load(const float* p) { return {_mm256_loadu_ps(p)}; }
     static Vector broadcast(float x) { return {_mm256_set1_ps(x)}; }
+    // The bfloat16 in the lower (bit 0) or the upper half (bit 16) of each word.
+    static Vector from_bfloat16(const uint32_t* words, int bit) {
+        const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+        const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000));
+        return {_mm256_castsi256_ps(bit == 0 ? _mm256_slli_epi32(word, 16) : _mm256_and_si256(word, upper))};
+    }
     void store(float* p) const { _mm256_storeu_ps(p, value); }
     // Lanes from `first` to `last`; the others are zero, and not read.
     static Vector load_lanes(const float* p, int64_t first, int64_t last) {
@@ -37,11 +43,11 @@ public:
 
     explicit Table(const float* inputs) : low_(_mm256_loadu_ps(inputs)), high_(_mm256_loadu_ps(inputs + 8)) {}
 
-    // The entry that the slot's index in each of eight words says.
-    Vector at(const uint32_t* words, int slot) const {
+    // The entry that the index from this bit on of each of eight words says.
+    Vector at(const uint32_t* words, int bit) const {
         const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
-        const __m256i index = _mm256_srli_epi32(word, index_bits * slot);
-        const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(word, 28 - index_bits * slot));
+        const __m256i index = _mm256_srli_epi32(word, bit);
+        const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(word, 28 - bit));
         const __m256 low = _mm256_permutevar8x32_ps(low_, index), high = _mm256_permutevar8x32_ps(high_, index);
         return {_mm256_blendv_ps(low, high, choice)};
     }

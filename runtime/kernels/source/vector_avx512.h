@@ -7,6 +7,11 @@ struct Vector {
 
     static Vector load(const float* p) { return {_mm512_loadu_ps(p)}; }
     static Vector broadcast(float x) { return {_mm512_set1_ps(x)}; }
+    // The bfloat16 in the lower (bit 0) or the upper half (bit 16) of each word.
+    static Vector from_bfloat16(const uint32_t* words, int bit) {
+        const __m512i word = _mm512_loadu_si512(words), upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+        return {_mm512_castsi512_ps(bit == 0 ? _mm512_slli_epi32(word, 16) : _mm512_and_si512(word, upper))};
+    }
     void store(float* p) const { _mm512_storeu_ps(p, value); }
     // Lanes from `first` to `last`; the others are zero, and not read.
     static Vector load_lanes(const float* p, int64_t first, int64_t last) {
@@ -36,9 +41,9 @@ public:
 
     explicit Table(const float* inputs) : low_(_mm512_loadu_ps(inputs)), high_(_mm512_loadu_ps(inputs + 16)) {}
 
-    // The entry that the slot's index in each of 16 words says.
-    Vector at(const uint32_t* words, int slot) const {
-        const __m512i index = _mm512_srli_epi32(_mm512_loadu_si512(words), static_cast<unsigned>(index_bits * slot));
+    // The entry that the index from this bit on of each of 16 words says.
+    Vector at(const uint32_t* words, int bit) const {
+        const __m512i index = _mm512_srli_epi32(_mm512_loadu_si512(words), static_cast<unsigned>(bit));
         return {_mm512_permutex2var_ps(low_, index, high_)};
     }
 

@@ -11,6 +11,15 @@ struct Vector {
         return v;
     }
     static Vector broadcast(float x) { return {{x, x, x, x}}; }
+    // The bfloat16 in the lower (bit 0) or the upper half (bit 16) of each word.
+    static Vector from_bfloat16(const uint32_t* words, int bit) {
+        Vector v;
+        for (int i = 0; i < 4; i++) {
+            const uint32_t bits = words[i] >> bit << 16;
+            std::memcpy(&v.value[i], &bits, sizeof bits);
+        }
+        return v;
+    }
     void store(float* p) const { std::memcpy(p, value, sizeof value); }
     // Lanes from `first` to `last`; the others are zero, and not read.
     static Vector load_lanes(const float* p, int64_t first, int64_t last) {
@@ -45,10 +54,10 @@ public:
 
     explicit Table(const float* inputs) : inputs_(inputs) {}
 
-    // The entry that the slot's index in each of four words says.
-    Vector at(const uint32_t* words, int slot) const {
+    // The entry that the index from this bit on of each of four words says.
+    Vector at(const uint32_t* words, int bit) const {
         Vector v;
-        for (int i = 0; i < 4; i++) v.value[i] = inputs_[words[i] >> (index_bits * slot) & ((1u << index_bits) - 1)];
+        for (int i = 0; i < 4; i++) v.value[i] = inputs_[words[i] >> bit & ((1u << index_bits) - 1)];
         return v;
     }
 

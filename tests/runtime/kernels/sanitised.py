@@ -20,11 +20,12 @@ def main() -> None:
     count = 0
     for kernels, threads in itertools.product(library.kernels_here(), (1, 3)):
         options = {"threads": threads, "kernels": kernels, "activation": "relu"}
-        for (outputs, inputs), density, batch in itertools.product(
-            [(1, 1), (17, 33), (40, 200)], (0, 0.3, 1), (1, 9, 101)
+        for (outputs, inputs), density, batch, precision in itertools.product(
+            [(1, 1), (17, 33), (40, 200)], (0, 0.3, 1), (1, 9, 101), ("float32", "bfloat16")
         ):
             weight = np.where(random.random((outputs, inputs)) < density, 1.0, 0.0)
-            linear = CondensedLinear(CompressedRows.of(weight), np.zeros(outputs, np.float32), **options)
+            bias = np.zeros(outputs, np.float32)
+            linear = CondensedLinear(CompressedRows.of(weight), bias, precision=precision, **options)
             y = linear(np.ones((batch, inputs), np.float32), np.ones((batch, outputs), np.float32))
             assert np.array_equal(y, np.broadcast_to(weight.sum(1) + 1, y.shape))
             count += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,41 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(Exception, match=f"sparsefx: node .*{message}"):
             session.run([np.zeros(shape, np.float32)])
     assert session.run([np.zeros((1, 4, 6, 6), np.float32)])[0].shape == (1, 6, 4, 4)
+
+
+@pytest.mark.parametrize("then", THEN)
+def test_a_session_that_stores_bfloat16(then: str, tmp_path: Path) -> None:
+    """Linear layers multiply with rounded weights, by lookups (7 vectors) and by tiles (21) alike."""
+    net = Net(nn.Sequential(pruned(nn.Linear(40, 40))), THEN[then])
+    file = condensed_file(net, torch.randn(2, 7, 40), tmp_path)
+    with torch.no_grad():
+        net.layer[0].weight.copy_(net.layer[0].weight.bfloat16())
+    net.double()
+    for threads, batch in itertools.product((1, 2), (1, 3)):
+        session = OnnxRuntimeSession(file, threads, custom_op_library(), precision="bfloat16")
+        assert session.settings()["precision"] == "bfloat16"
+        x = torch.randn(batch, 7, 40)
+        with torch.no_grad():
+            exact = net(x.double()).numpy()
+        np.testing.assert_allclose(session.run([x.numpy()])[0], exact, rtol=0, atol=2e-6)
+
+
+def test_convolutions_keep_float32(tmp_path: Path) -> None:
+    net = Net(pruned(nn.Conv2d(4, 6, 3)), THEN[""])
+    file, x = condensed_file(net, torch.randn(2, 4, 6, 6), tmp_path), np.ones((1, 4, 6, 6), np.float32)
+    first, second = (
+        OnnxRuntimeSession(file, 1, custom_op_library(), precision=precision).run([x])[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert np.array_equal(first, second)
+
+
+def test_a_precision_that_cannot_be(tmp_path: Path) -> None:
+    file = condensed_file(nn.Sequential(pruned(nn.Linear(40, 40))), torch.randn(2, 40), tmp_path)
+    with pytest.raises(TargetError, match="precision 'bfloat16' needs custom_operators"):
+        OnnxRuntimeSession(file, 1, precision="bfloat16")
+    with pytest.raises(TargetError, match=r"sparsefx\.precision must be float32 or bfloat16, found int4"):
+        OnnxRuntimeSession(file, 1, custom_op_library(), precision="int4")
 
 
 def test_a_setting_that_is_no_number() -> None:
