@@ -13,6 +13,7 @@ from ..passes.signature import Signature
 from ..runtime.engine import Engine
 from ..runtime.onnxruntime.lower import lower_to_onnx
 from ..runtime.onnxruntime.session import onnxruntime_engine
+from ..runtime.targets import WEIGHTS
 
 
 class Build:
@@ -22,10 +23,15 @@ class Build:
     """
 
     def __init__(
-        self, graph_module: GraphModule, signature: Signature, threads: int | None, custom_operators: Path | None = None
+        self,
+        graph_module: GraphModule,
+        signature: Signature,
+        threads: int | None,
+        custom_operators: Path | None = None,
+        precision: str = "fp32",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sparsefx-"))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.graph_module, self.signature, self.custom_operators = graph_module, signature, custom_operators
         self.model = lower_to_onnx(graph_module, signature, self.folder)
-        self.engine: Engine = onnxruntime_engine(self.model, signature, threads, custom_operators)
+        self.engine: Engine = onnxruntime_engine(self.model, signature, threads, custom_operators, WEIGHTS[precision])

@@ -29,6 +29,7 @@ from ..passes.errors import BundleError
 from ..passes.signature import Signature
 from ..runtime.engine import Engine
 from ..runtime.onnxruntime.session import TARGET, onnxruntime_engine
+from ..runtime.targets import WEIGHTS
 from .bundle_kernels import describe_kernels, find_kernels, warn_of_threads
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ def load(path: str | os.PathLike[str], threads: int | None = None, *, trust_kern
     signature = Signature.from_json(manifest["signature"])
     kernels = manifest.get("kernels")
     library = find_kernels(folder, kernels, trust_kernels)
-    engine = onnxruntime_engine(folder / MODEL, signature, settings.threads if threads is None else threads, library)
+    precision = WEIGHTS[settings.precision if library is not None else "fp32"]
+    engine = onnxruntime_engine(
+        folder / MODEL, signature, settings.threads if threads is None else threads, library, precision
+    )
     warn_of_threads(folder, kernels, engine.session.settings()["threads"])
     return engine
 

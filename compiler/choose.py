@@ -20,6 +20,7 @@ from ..runtime.latency.measure import measure
 from ..runtime.latency.time_cache import processor
 from ..runtime.onnxruntime.known_times import known_times
 from ..runtime.onnxruntime.layer_times import LayerForm, LayerTime, Window
+from ..runtime.targets import WEIGHTS
 from .build import Build
 from .choice import CONDENSED, DENSE, MEASURED, Choice, LayerChoice
 from .cost import layer_costs
@@ -30,8 +31,12 @@ _MARGIN = 0.97  # of the dense time: a condensed layer among dense ones may chan
 _TURNS, _RUNS = 7, 4  # of whole engines
 
 
-def choose(graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], asked: str) -> tuple[Build, Choice]:
+def choose(
+    graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], asked: str, precision: str = "fp32"
+) -> tuple[Build, Choice]:
     """The fastest engine for a graph whose dense engine is `dense`, on `inputs`, with that engine's threads.
+
+    With precision bf16 the weights of condensed linear layers are bfloat16.
 
     Raises TargetError where condensed layers are asked for, and their kernels cannot be compiled.
     """
@@ -48,12 +53,12 @@ def choose(graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], as
     threads = dense.engine.session.settings()["threads"]
     times: Sequence[LayerTime | None] = [None] * len(candidates)
     if asked == MEASURED:
-        times = known_times([c.form for c in candidates], threads, library)
+        times = known_times([c.form for c in candidates], threads, library, WEIGHTS[precision])
     layers = [_decide(c, time) for c, time in zip(candidates, times, strict=True)]
     condensed = {c.layer.node.name for c, x in zip(candidates, layers, strict=True) if x.representation == CONDENSED}
     if not condensed:
         return dense, Choice(asked, tuple(layers), threads, processor())
-    build = Build(_condensed(graph_module, condensed), dense.signature, threads, library)
+    build = Build(_condensed(graph_module, condensed), dense.signature, threads, library, precision)
     if asked == CONDENSED:
         return build, Choice(asked, tuple(layers), threads, processor())
     dense_ms, chosen_ms = _whole(dense, build, inputs)

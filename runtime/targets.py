@@ -15,8 +15,10 @@ class Target:
     precisions: tuple[str, ...]
 
 
+WEIGHTS = {"fp32": "float32", "bf16": "bfloat16"}  # of condensed linear layers, by precision
+
 TORCH = Target("torch", ("fp32",))  # stops at the GraphModule
-TARGETS = {target.name: target for target in (TORCH, Target("onnxruntime:cpu", ("fp32",)))}
+TARGETS = {target.name: target for target in (TORCH, Target("onnxruntime:cpu", ("fp32", "bf16")))}
 
 
 def find_target(name: str, precision: str) -> Target:

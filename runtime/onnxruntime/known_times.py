@@ -15,14 +15,16 @@ _BLOCK = 32  # inputs; whether non-zeros are spread evenly over blocks decides h
 _MOST_BYTES = 512 * 2**20  # of layers in one session
 
 
-def known_times(layers: Sequence[LayerForm], threads: int, library: Path) -> list[LayerTime]:
+def known_times(
+    layers: Sequence[LayerForm], threads: int, library: Path, precision: str = "float32"
+) -> list[LayerTime]:
     """As time_layers; layers with the same signature are measured once, on this processor once for all."""
-    cache = TimeCache(_setting(threads, library))
+    cache = TimeCache(_setting(threads, library, precision))
     known = cache.read()
     signatures = [signature(layer) for layer in layers]
     missing = {s: layer for s, layer in zip(signatures, layers, strict=True) if s not in known}
     for part in _parts(missing):
-        times = time_layers(list(part.values()), threads, library)
+        times = time_layers(list(part.values()), threads, library, precision)
         known |= {s: [time.dense, time.condensed] for s, time in zip(part, times, strict=True)}
         cache.add({s: known[s] for s in part})
     return [LayerTime(*known[s]) for s in signatures]
@@ -40,7 +42,7 @@ def signature(layer: LayerForm) -> str:
     )
 
 
-def _setting(threads: int, library: Path) -> dict[str, Any]:
+def _setting(threads: int, library: Path, precision: str) -> dict[str, Any]:
     import onnxruntime
 
     return {
@@ -48,6 +50,7 @@ def _setting(threads: int, library: Path) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "kernels": library.stem,
         "threads": threads,
+        "precision": precision,
     }
 
 

@@ -71,15 +71,17 @@ class LayerTime:
     condensed: float
 
 
-def time_layers(layers: Sequence[LayerForm], threads: int, library: Path) -> list[LayerTime]:
-    """Time every layer in both forms, in turn; `library` has the condensed operators.
+def time_layers(
+    layers: Sequence[LayerForm], threads: int, library: Path, precision: str = "float32"
+) -> list[LayerTime]:
+    """Time every layer in both forms, in turn; `library` has the condensed operators, `precision` is of their weights.
 
     Raises TargetError where ONNX Runtime refuses one of them.
     """
     with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
         sessions = [
             _Session(layers, _dense_nodes, threads, None, Path(folder) / "dense"),
-            _Session(layers, _condensed_nodes, threads, library, Path(folder) / "condensed"),
+            _Session(layers, _condensed_nodes, threads, library, Path(folder) / "condensed", precision),
         ]
         for _ in range(_TURNS):
             for session in sessions:
@@ -91,12 +93,20 @@ def time_layers(layers: Sequence[LayerForm], threads: int, library: Path) -> lis
 class _Session:
     """All layers in one form, profiled."""
 
-    def __init__(self, layers: Sequence[LayerForm], nodes_of: Any, threads: int, library: Path | None, file: Path):
+    def __init__(
+        self,
+        layers: Sequence[LayerForm],
+        nodes_of: Any,
+        threads: int,
+        library: Path | None,
+        file: Path,
+        precision: str = "float32",
+    ) -> None:
         import onnx
 
         file.write_bytes(_model(layers, nodes_of).SerializeToString())
         self._count = len(layers)
-        self._session = OnnxRuntimeSession(file, threads, library, profile=file)
+        self._session = OnnxRuntimeSession(file, threads, library, precision=precision, profile=file)
         random = np.random.default_rng(0)
         shapes = [tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in onnx.load(str(file)).graph.input]
         self._inputs = [random.standard_normal(shape, np.float32) for shape in shapes]

@@ -18,6 +18,7 @@ def run(arguments: Namespace) -> int:
             example_inputs(arguments),
             masks=masks,
             target=arguments.target,
+            precision=arguments.precision,
             representation=arguments.representation,
             threads=arguments.threads,
             dynamic_batch=not arguments.static_batch,

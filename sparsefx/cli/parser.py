@@ -144,6 +144,9 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write, usually NAME.sfx")
     parser.add_argument("--target", default="onnxruntime:cpu", help="engine to build (onnxruntime:cpu)")
     parser.add_argument(
+        "--precision", default="fp32", help="fp32, or bf16 for the weights of condensed linear layers (fp32)"
+    )
+    parser.add_argument(
         "--representation",
         default="measured",
         help="how sparse layers run: measured (the faster of dense and condensed, the default), dense or condensed",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from sparsefx.passes.errors import TargetError
 from sparsefx.runtime.latency import time_cache
 from sparsefx.runtime.onnxruntime import condensed as condensed_module
 from sparsefx.runtime.onnxruntime import known_times as known_times_module
-from sparsefx.runtime.onnxruntime.layer_times import LayerForm, LayerTime
+from sparsefx.runtime.onnxruntime.layer_times import LayerTime
 from tests.runtime.kernels.needs import needs_compiler
 
 pytestmark = needs_compiler
@@ -91,7 +91,7 @@ def test_layers_are_measured_and_the_figures_kept() -> None:
 def test_a_layer_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = sparsefx.compile(mlp(), (X,), threads=1, verify=False).report.choice
 
-    def never(layers: Sequence[LayerForm], threads: int, library: Path) -> list[LayerTime]:
+    def never(*arguments: object) -> list[LayerTime]:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(known_times_module, "time_layers", never)
@@ -156,6 +156,23 @@ def test_without_a_compiler_it_is_said_what_is_lost(monkeypatch: pytest.MonkeyPa
     assert "2 sparse layers run as dense ones: the sparse kernels need a C++17 compiler" in str(compiled.report)
     with pytest.raises(TargetError, match=r"need a C\+\+17 compiler"):
         sparsefx.compile(mlp(), (X,), representation="condensed")
+
+
+def test_bfloat16_weights_are_verified_against_their_own_rounding(tmp_path: Path) -> None:
+    model = mlp()
+    compiled = sparsefx.compile(model, (X,), representation="condensed", precision="bf16", threads=1)
+    assert compiled.report.engine["precision"] == "bfloat16"
+    assert "the weights of 2 condensed linear layers are bfloat16" in str(compiled.report)
+    assert compiled.report.verification is not None
+    (check,) = compiled.report.verification["outputs"]
+    assert 1e-4 < check["max_error"] < check["bound"] and check["bound"] == 3 * check["eager"]
+    compiled.save(tmp_path / "bf16.sfx")
+    np.testing.assert_array_equal(sparsefx.load(tmp_path / "bf16.sfx")(X.numpy()), compiled.engine()(X.numpy()))
+
+
+def test_asking_for_bfloat16_without_condensed_layers_is_answered() -> None:
+    compiled = sparsefx.compile(mlp(density=0.9), (X,), precision="bf16")
+    assert "the weights of 0 condensed linear layers are bfloat16, all else is float32" in str(compiled.report)
 
 
 def test_other_types_and_unknown_representations() -> None:
