@@ -1,38 +1,47 @@
 """Condensed layers beside dense and sparse ones of other libraries, weights cold as in a whole network.
 
-    python -m benchmarks.condensed [--threads 1 2] [--case linear convolution density] [--seconds N]
+    python -m benchmarks.condensed [--threads 1 2] [--case linear density convolution] [--seconds N]
 
-linear       768 -> 3072 and back at 90% constant fan-in, batch 1 and 197 tokens, arbitrary and block-balanced
-             patterns, weights in float32 and in bfloat16; beside ONNX Runtime, torch dense, torch CSR and SciPy CSR
+linear       768 -> 3072 and back at 90%, batch 1 and 197 tokens, any constant fan-in and block-balanced patterns,
+             float32 and bfloat16; beside ONNX Runtime, torch dense and CSR, SciPy CSR, and OpenVINO where installed
+density      time of a linear layer against its density, also as a picture with the limits of the machine
 convolution  ResNet-50's shapes at 90%, batch 1, beside ONNX Runtime; the total counts each as often as the network
-density      time of a linear layer against its density
 
-Every contender goes round several copies of the layer with weights of their own, so that they do not stay in the
-cache. Turns are interleaved; ratios are of medians in one run, against the faster of ONNX Runtime and torch dense, both
-in float32; beside them, in `speedup_to_bf16_dense`, those to torch dense in bfloat16.
+Every contender runs several copies of the layer, one after the other, with weights of their own, so that they do not
+stay in the cache; "sparsefx" and "ONNX Runtime" each have all copies in one session, as an engine has its layers.
+Turns are interleaved; ratios are of medians in one run, against the faster of ONNX Runtime and torch dense.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from torch.nn.functional import linear
 
-from benchmarks.results_file import write_results
-from sparsefx.runtime.kernels.layers import CompressedRows, CondensedConv2d, CondensedLinear
+from benchmarks.density_plot import draw
+from benchmarks.results_file import RESULTS, write_results
+from sparsefx.runtime import custom_op_library
+from sparsefx.runtime.kernels.layers import CompressedRows, CondensedLinear
 from sparsefx.runtime.kernels.library import kernels_here
-from sparsefx.runtime.latency.measure import Measurement, measure
+from sparsefx.runtime.latency.measure import measure
+from sparsefx.runtime.onnxruntime.layer_models import LayerForm, Window, condensed_model, dense_model
+from sparsefx.runtime.onnxruntime.layer_times import random_inputs, time_layers
+from sparsefx.runtime.onnxruntime.session import OnnxRuntimeSession
 
 _CACHE_MIB = 64  # of dense weights that a round goes through
 _BLOCK = 32  # inputs; a block-balanced pattern has equally many non-zeros in each
-_BURST = 0.03
+_BURST = 0.06  # seconds of a turn: threads of the contender before have gone to sleep by its second half
+_DENSITIES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 Floats = NDArray[np.float32]
 Row = dict[str, Any]
@@ -57,51 +66,76 @@ def linear_case(
     copies = max(2, _CACHE_MIB * 2**20 // (4 * outputs * inputs))
     weights = [constant_fan_in(outputs, inputs, density, seed, balanced) for seed in range(copies)]
     x = np.random.default_rng(1).standard_normal((batch, inputs)).astype(np.float32)
-    tensor = torch.from_numpy(x)
     torch.set_num_threads(threads)
-    dense = [torch.from_numpy(w) for w in weights]
-    csr = [w.to_sparse_csr() for w in dense]
-    columns = np.ascontiguousarray(x.T)
-    contenders: dict[str, Run] = {
-        "ONNX Runtime": _in_turn(_matmul_session(w, batch, threads, x) for w in weights),
-        "torch dense": _in_turn(_bind(torch.nn.functional.linear, tensor, w) for w in dense),
-        "torch dense bf16": _in_turn(_bind(torch.nn.functional.linear, tensor.bfloat16(), w.bfloat16()) for w in dense),
-        "torch CSR": _in_turn(_bind(torch.matmul, w, tensor.T) for w in csr),
-    }
-    for kernels, (precision, suffix) in itertools.product(kernels_here(), (("float32", ""), ("bfloat16", " bf16"))):
-        options: dict[str, Any] = {"threads": threads, "kernels": kernels, "precision": precision}
-        layers = (CondensedLinear(CompressedRows.of(w), **options) for w in weights)
-        contenders[f"sparsefx {kernels}{suffix}"] = _in_turn(_bind(layer, x) for layer in layers)
-    if threads == 1:
-        contenders["SciPy CSR"] = _in_turn(_bind(scipy.sparse.csr_matrix(w).dot, columns) for w in weights)
-    pattern = "block-balanced" if balanced else "constant fan-in"
-    return _row(
-        f"linear {inputs} -> {outputs}, batch {batch}, {1 - density:.0%} {pattern}", threads, contenders, seconds
-    )
-
-
-def convolution_case(
-    inputs: int, outputs: int, kernel: int, stride: int, side: int, density: float, threads: int, seconds: float
-) -> Row:
-    copies = max(2, _CACHE_MIB * 2**20 // (4 * outputs * inputs * kernel**2 * 4))
-    shape = (outputs, inputs, kernel, kernel)
-    weights = [constant_fan_in(outputs, inputs * kernel**2, density, s).reshape(shape) for s in range(copies)]
-    x = np.random.default_rng(1).standard_normal((1, inputs, side, side)).astype(np.float32)
-    padding = (kernel // 2, kernel // 2)
-    options: dict[str, Any] = {"stride": (stride, stride), "padding": padding, "pixels": (side // stride) ** 2}
-    bias = np.zeros(outputs, np.float32)
     contenders = {
-        "ONNX Runtime": _in_turn(_conv_session(w, bias, stride, threads, x) for w in weights),
-        f"sparsefx {kernels_here()[0]}": _in_turn(
-            _bind(
-                CondensedConv2d(CompressedRows.of(w), w.shape[2:], bias, activation="relu", threads=threads, **options),
-                x,
-            )
-            for w in weights
-        ),
+        **_sessions([LayerForm(w, x.shape, None, False, "none") for w in weights], threads),
+        **_torch(weights, x),
+        **_other_kernels(weights, x, threads),
+        **_openvino([LayerForm(w, x.shape, None, False, "none") for w in weights], threads),
     }
-    name = f"conv {kernel}x{kernel}/{stride} {inputs} -> {outputs}, {side}x{side}, {1 - density:.0%}"
-    return _row(name, threads, contenders, seconds)
+    if threads == 1:
+        columns = np.ascontiguousarray(x.T)
+        contenders["SciPy CSR"] = _all([_bind(scipy.sparse.csr_matrix(w).dot, columns) for w in weights])
+    results = measure(contenders, seconds=seconds, least_runs=7, warm_up=1, burst=_BURST)
+    pattern = "block-balanced" if balanced else "constant fan-in"
+    row = {
+        "case": f"linear {inputs} -> {outputs}, batch {batch}, {1 - density:.0%} {pattern}",
+        "threads": threads,
+        "density": density,
+        "weights": outputs * inputs,
+        "median_us": {name: r.median * 1e6 / copies for name, r in results.items()},
+        "spread_us": {name: r.spread * 1e6 / copies for name, r in results.items()},
+    }
+    return _ratios(row)
+
+
+def _sessions(layers: list[LayerForm], threads: int) -> dict[str, Run]:
+    """ONNX Runtime, dense and with our operators, all copies in one session."""
+    library = custom_op_library()
+    sessions = {
+        "ONNX Runtime": (dense_model(layers), None, "float32"),
+        "sparsefx": (condensed_model(layers), library, "float32"),
+        "sparsefx bf16": (condensed_model(layers), library, "bfloat16"),
+    }
+    runs = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "layers.onnx"
+        for name, (model, operators, precision) in sessions.items():
+            file.write_bytes(model.SerializeToString())
+            session = OnnxRuntimeSession(file, threads, operators, precision=precision)
+            runs[name] = _bind(session.run, random_inputs(model))
+    return runs
+
+
+def _torch(weights: list[Floats], x: Floats) -> dict[str, Run]:
+    tensor, dense = torch.from_numpy(x), [torch.from_numpy(w) for w in weights]
+    half, half_weights = tensor.bfloat16(), [w.bfloat16() for w in dense]
+    return {
+        "torch dense": _all([_bind(linear, tensor, w) for w in dense]),
+        "torch dense bf16": _all([_bind(linear, half, w) for w in half_weights]),
+        "torch CSR": _all([_bind(torch.matmul, w.to_sparse_csr(), tensor.T) for w in dense]),
+    }
+
+
+def _other_kernels(weights: list[Floats], x: Floats, threads: int) -> dict[str, Run]:
+    """What slower processors run, from NumPy, on our own threads."""
+    matrices = [CompressedRows.of(w) for w in weights]
+    return {
+        f"sparsefx {kernels}": _all([_bind(CondensedLinear(m, threads=threads, kernels=kernels), x) for m in matrices])
+        for kernels in kernels_here()[1:]
+    }
+
+
+def _openvino(layers: list[LayerForm], threads: int) -> dict[str, Run]:
+    if importlib.util.find_spec("openvino") is None:
+        return {}
+    import openvino
+
+    model = dense_model(layers)
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    request = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings).create_infer_request()
+    return {"OpenVINO": _bind(request.infer, random_inputs(model))}
 
 
 def resnet50_convolutions() -> dict[tuple[int, int, int, int, int], int]:
@@ -122,6 +156,12 @@ def resnet50_convolutions() -> dict[tuple[int, int, int, int, int], int]:
     return counts
 
 
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int, side: int) -> LayerForm:
+    weight = constant_fan_in(outputs, inputs * kernel**2, 0.1, 0).reshape(outputs, inputs, kernel, kernel)
+    window = Window((stride, stride), (kernel // 2, kernel // 2))
+    return LayerForm(weight, (1, inputs, side, side), window, False, "relu")
+
+
 def linear_cases(threads: int, seconds: float) -> list[Row]:
     rows = []
     for (outputs, inputs), balanced in itertools.product(((3072, 768), (768, 3072)), (False, True)):
@@ -132,30 +172,26 @@ def linear_cases(threads: int, seconds: float) -> list[Row]:
 
 
 def density_cases(threads: int, seconds: float) -> list[Row]:
-    return [
-        _printed(linear_case(3072, 768, 1, density, threads, seconds))
-        for density in (0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
-    ]
-
-
-def convolution_cases(threads: int, seconds: float) -> list[Row]:
-    rows, totals = [], dict[str, float]()
-    for shape, count in resnet50_convolutions().items():
-        rows.append(_printed(convolution_case(*shape, 0.1, threads, seconds)))
-        for name, median in rows[-1]["median_us"].items():
-            totals[name] = totals.get(name, 0.0) + count * median
-    rows.append(_printed(_ratios({"case": "ResNet-50's convolutions in sum", "threads": threads, "median_us": totals})))
+    rows = [_printed(linear_case(3072, 768, 1, density, threads, seconds)) for density in _DENSITIES]
+    if threads == 1:
+        draw(rows, RESULTS / "condensed_density.png")
     return rows
 
 
-def _row(case: str, threads: int, contenders: dict[str, Run], seconds: float) -> Row:
-    results = measure(contenders, seconds=seconds, least_runs=7, warm_up=1, burst=_BURST)
-    medians = {name: result.median * 1e6 for name, result in results.items()}
-    return _ratios({"case": case, "threads": threads, "median_us": medians, "spread_us": _spreads(results)})
-
-
-def _spreads(results: dict[str, Measurement]) -> dict[str, float]:
-    return {name: result.spread * 1e6 for name, result in results.items()}
+def convolution_cases(threads: int, seconds: float) -> list[Row]:
+    """All shapes in one session in each form; times are of the layers' own nodes."""
+    counts = resnet50_convolutions()
+    times = time_layers([_convolution(*shape) for shape in counts], threads, custom_op_library())
+    rows, totals = [], {"ONNX Runtime": 0.0, "sparsefx": 0.0}
+    for (shape, count), time in zip(counts.items(), times, strict=True):
+        inputs, outputs, kernel, stride, side = shape
+        medians = {"ONNX Runtime": time.dense * 1e6, "sparsefx": time.condensed * 1e6}
+        case = f"conv {kernel}x{kernel}/{stride} {inputs} -> {outputs}, {side}x{side}, 90%"
+        rows.append(_printed(_ratios({"case": case, "threads": threads, "median_us": medians})))
+        for name, median in medians.items():
+            totals[name] += count * median
+    rows.append(_printed(_ratios({"case": "ResNet-50's convolutions in sum", "threads": threads, "median_us": totals})))
+    return rows
 
 
 def _ratios(row: Row) -> Row:
@@ -175,52 +211,26 @@ def _printed(row: Row) -> Row:
     return row
 
 
-def _in_turn(runs: Iterable[Run]) -> Run:
-    cycle = itertools.cycle(list(runs))
-    return lambda: next(cycle)()
+def _all(runs: list[Run]) -> Run:
+    def run() -> None:
+        for one in runs:
+            one()
+
+    return run
 
 
 def _bind(function: Callable[..., object], *arguments: Any) -> Run:
     return lambda: function(*arguments)
 
 
-def _matmul_session(weight: Floats, batch: int, threads: int, x: Floats) -> Run:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    return _session(nodes, {"w": np.ascontiguousarray(weight.T)}, (batch, len(weight)), threads, x)
-
-
-def _conv_session(weight: Floats, bias: Floats, stride: int, threads: int, x: Floats) -> Run:
-    pads = [weight.shape[2] // 2] * 4
-    nodes = [
-        helper.make_node("Conv", ["x", "w", "b"], ["c"], strides=[stride, stride], pads=pads),
-        helper.make_node("Relu", ["c"], ["y"]),
-    ]
-    shape = (1, len(weight), x.shape[2] // stride, x.shape[3] // stride)
-    return _session(nodes, {"w": weight, "b": bias}, shape, threads, x)
-
-
-def _session(nodes: list[Any], weights: dict[str, Floats], shape: tuple[int, ...], threads: int, x: Floats) -> Run:
-    import onnxruntime
-
-    value = helper.make_tensor_value_info
-    ends = ([value("x", TensorProto.FLOAT, x.shape)], [value("y", TensorProto.FLOAT, shape)])
-    constants = [numpy_helper.from_array(w, name) for name, w in weights.items()]
-    graph = helper.make_graph(nodes, "layer", *ends, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return _bind(session.run, None, {"x": x})
-
-
-_CASES = {"linear": linear_cases, "convolution": convolution_cases, "density": density_cases}
+_CASES = {"linear": linear_cases, "density": density_cases, "convolution": convolution_cases}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--case", nargs="*", default=list(_CASES), choices=list(_CASES))
-    parser.add_argument("--seconds", type=float, default=3.0, help="of measurement for each case")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of measurement for each case")
     options = parser.parse_args()
     rows = [
         row for threads in options.threads for case in options.case for row in _CASES[case](threads, options.seconds)

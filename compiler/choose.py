@@ -19,7 +19,8 @@ from ..runtime import custom_op_library
 from ..runtime.latency.measure import measure
 from ..runtime.latency.time_cache import processor
 from ..runtime.onnxruntime.known_times import known_times
-from ..runtime.onnxruntime.layer_times import LayerForm, LayerTime, Window
+from ..runtime.onnxruntime.layer_models import LayerForm, Window
+from ..runtime.onnxruntime.layer_times import LayerTime
 from ..runtime.targets import WEIGHTS
 from .build import Build
 from .choice import CONDENSED, DENSE, MEASURED, Choice, LayerChoice

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..latency.time_cache import TimeCache, processor
-from .layer_times import LayerForm, LayerTime, time_layers
+from .layer_models import LayerForm
+from .layer_times import LayerTime, time_layers
 
 _BLOCK = 32  # inputs; whether non-zeros are spread evenly over blocks decides how fast a layer is
 _MOST_BYTES = 512 * 2**20  # of layers in one session
