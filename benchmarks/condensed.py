@@ -7,18 +7,17 @@ linear       768 -> 3072 and back at 90%, batch 1 and 197 tokens, any constant f
 density      time of a linear layer against its density, also as a picture with the limits of the machine
 convolution  ResNet-50's shapes at 90%, batch 1, beside ONNX Runtime; the total counts each as often as the network
 
-Every contender runs several copies of the layer, one after the other, with weights of their own, so that they do not
-stay in the cache; "sparsefx" and "ONNX Runtime" each have all copies in one session, as an engine has its layers.
-Turns are interleaved; ratios are of medians in one run, against the faster of ONNX Runtime and torch dense.
+Linear layers stand in a chain, 768 -> 3072 -> 768 and so on, with weights of their own, 64 MiB in all, so that they do
+not stay in the cache. Turns of the contenders are interleaved; ratios are of medians in one run, against the faster of
+ONNX Runtime and torch dense.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,10 @@ from sparsefx.runtime.kernels.layers import CompressedRows, CondensedLinear
 from sparsefx.runtime.kernels.library import kernels_here
 from sparsefx.runtime.latency.measure import measure
 from sparsefx.runtime.onnxruntime.layer_models import LayerForm, Window, condensed_model, dense_model
-from sparsefx.runtime.onnxruntime.layer_times import random_inputs, time_layers
+from sparsefx.runtime.onnxruntime.layer_times import time_layers
 from sparsefx.runtime.onnxruntime.session import OnnxRuntimeSession
 
+_WIDE, _NARROW = 3072, 768
 _CACHE_MIB = 64  # of dense weights that a round goes through
 _BLOCK = 32  # inputs; a block-balanced pattern has equally many non-zeros in each
 _BURST = 0.06  # seconds of a turn: threads of the contender before have gone to sleep by its second half
@@ -60,37 +60,39 @@ def constant_fan_in(outputs: int, inputs: int, density: float, seed: int, balanc
     return weight
 
 
-def linear_case(
-    outputs: int, inputs: int, batch: int, density: float, threads: int, seconds: float, balanced: bool = False
-) -> Row:
-    copies = max(2, _CACHE_MIB * 2**20 // (4 * outputs * inputs))
-    weights = [constant_fan_in(outputs, inputs, density, seed, balanced) for seed in range(copies)]
-    x = np.random.default_rng(1).standard_normal((batch, inputs)).astype(np.float32)
+def linear_case(batch: int, density: float, threads: int, seconds: float, balanced: bool = False) -> Row:
+    """A chain of layers, up and down in turn; times are per layer."""
+    sizes = [(_WIDE, _NARROW), (_NARROW, _WIDE)] * (_CACHE_MIB * 2**20 // (8 * _WIDE * _NARROW))
+    weights = [constant_fan_in(*size, density, seed, balanced) for seed, size in enumerate(sizes)]
+    for weight in weights:
+        weight /= np.sqrt((weight != 0).sum(1).mean())  # numbers stay as large as they are all along the chain
+    x = np.random.default_rng(1).standard_normal((batch, _NARROW)).astype(np.float32)
     torch.set_num_threads(threads)
+    layers = [LayerForm(w, (batch, w.shape[1]), None, False, "none") for w in weights]
     contenders = {
-        **_sessions([LayerForm(w, x.shape, None, False, "none") for w in weights], threads),
+        **_sessions(layers, x, threads),
         **_torch(weights, x),
         **_other_kernels(weights, x, threads),
-        **_openvino([LayerForm(w, x.shape, None, False, "none") for w in weights], threads),
+        **_openvino(layers, x, threads),
     }
     if threads == 1:
         columns = np.ascontiguousarray(x.T)
-        contenders["SciPy CSR"] = _all([_bind(scipy.sparse.csr_matrix(w).dot, columns) for w in weights])
+        contenders["SciPy CSR"] = _chain([scipy.sparse.csr_matrix(w).dot for w in weights], columns)
     results = measure(contenders, seconds=seconds, least_runs=7, warm_up=1, burst=_BURST)
     pattern = "block-balanced" if balanced else "constant fan-in"
     row = {
-        "case": f"linear {inputs} -> {outputs}, batch {batch}, {1 - density:.0%} {pattern}",
+        "case": f"linear 768 <-> 3072, batch {batch}, {1 - density:.0%} {pattern}",
         "threads": threads,
         "density": density,
-        "weights": outputs * inputs,
-        "median_us": {name: r.median * 1e6 / copies for name, r in results.items()},
-        "spread_us": {name: r.spread * 1e6 / copies for name, r in results.items()},
+        "weights": _WIDE * _NARROW,
+        "median_us": {name: r.median * 1e6 / len(weights) for name, r in results.items()},
+        "spread_us": {name: r.spread * 1e6 / len(weights) for name, r in results.items()},
     }
     return _ratios(row)
 
 
-def _sessions(layers: list[LayerForm], threads: int) -> dict[str, Run]:
-    """ONNX Runtime, dense and with our operators, all copies in one session."""
+def _sessions(layers: list[LayerForm], x: Floats, threads: int) -> dict[str, Run]:
+    """ONNX Runtime, dense and with our operators."""
     library = custom_op_library()
     sessions = {
         "ONNX Runtime": (dense_model(layers), None, "float32"),
@@ -101,19 +103,34 @@ def _sessions(layers: list[LayerForm], threads: int) -> dict[str, Run]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "layers.onnx"
         for name, (model, operators, precision) in sessions.items():
-            file.write_bytes(model.SerializeToString())
+            file.write_bytes(_chained(model).SerializeToString())
             session = OnnxRuntimeSession(file, threads, operators, precision=precision)
-            runs[name] = _bind(session.run, random_inputs(model))
+            runs[name] = _bind(session.run, [x])
     return runs
+
+
+def _chained(model: Any) -> Any:
+    """Every layer reads what the one before has computed."""
+    graph = model.graph
+    for node in graph.node:
+        for k, name in enumerate(node.input):
+            layer, _, part = name.removeprefix("layer").partition("_")
+            if part == "x" and int(layer) > 0:
+                node.input[k] = f"layer{int(layer) - 1}_y"
+    last = graph.output[-1]
+    unread = [n for n in graph.node if n.output[0].startswith("after_") and n.output[0] != last.name]
+    for node in unread:
+        graph.node.remove(node)
+    del graph.input[1:], graph.output[:-1]
+    return model
 
 
 def _torch(weights: list[Floats], x: Floats) -> dict[str, Run]:
     tensor, dense = torch.from_numpy(x), [torch.from_numpy(w) for w in weights]
-    half, half_weights = tensor.bfloat16(), [w.bfloat16() for w in dense]
     return {
-        "torch dense": _all([_bind(linear, tensor, w) for w in dense]),
-        "torch dense bf16": _all([_bind(linear, half, w) for w in half_weights]),
-        "torch CSR": _all([_bind(torch.matmul, w.to_sparse_csr(), tensor.T) for w in dense]),
+        "torch dense": _chain([_bind_last(linear, w) for w in dense], tensor),
+        "torch dense bf16": _chain([_bind_last(linear, w.bfloat16()) for w in dense], tensor.bfloat16()),
+        "torch CSR": _chain([_bind(torch.matmul, w.to_sparse_csr()) for w in dense], tensor.T.contiguous()),
     }
 
 
@@ -121,21 +138,20 @@ def _other_kernels(weights: list[Floats], x: Floats, threads: int) -> dict[str, 
     """What slower processors run, from NumPy, on our own threads."""
     matrices = [CompressedRows.of(w) for w in weights]
     return {
-        f"sparsefx {kernels}": _all([_bind(CondensedLinear(m, threads=threads, kernels=kernels), x) for m in matrices])
+        f"sparsefx {kernels}": _chain([CondensedLinear(m, threads=threads, kernels=kernels) for m in matrices], x)
         for kernels in kernels_here()[1:]
     }
 
 
-def _openvino(layers: list[LayerForm], threads: int) -> dict[str, Run]:
+def _openvino(layers: list[LayerForm], x: Floats, threads: int) -> dict[str, Run]:
     if importlib.util.find_spec("openvino") is None:
         return {}
     import openvino
 
-    model = dense_model(layers)
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    request = core.compile_model(core.read_model(model.SerializeToString()), "CPU", settings).create_infer_request()
-    return {"OpenVINO": _bind(request.infer, random_inputs(model))}
+    model = core.read_model(_chained(dense_model(layers)).SerializeToString())
+    return {"OpenVINO": _bind(core.compile_model(model, "CPU", settings).create_infer_request().infer, [x])}
 
 
 def resnet50_convolutions() -> dict[tuple[int, int, int, int, int], int]:
@@ -163,16 +179,12 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int, side: int)
 
 
 def linear_cases(threads: int, seconds: float) -> list[Row]:
-    rows = []
-    for (outputs, inputs), balanced in itertools.product(((3072, 768), (768, 3072)), (False, True)):
-        rows.append(_printed(linear_case(outputs, inputs, 1, 0.1, threads, seconds, balanced)))
-    for outputs, inputs in ((3072, 768), (768, 3072)):
-        rows.append(_printed(linear_case(outputs, inputs, 197, 0.1, threads, seconds)))
-    return rows
+    cases = ((1, False), (1, True), (197, False))
+    return [_printed(linear_case(batch, 0.1, threads, seconds, balanced)) for batch, balanced in cases]
 
 
 def density_cases(threads: int, seconds: float) -> list[Row]:
-    rows = [_printed(linear_case(3072, 768, 1, density, threads, seconds)) for density in _DENSITIES]
+    rows = [_printed(linear_case(1, density, threads, seconds)) for density in _DENSITIES]
     if threads == 1:
         draw(rows, RESULTS / "condensed_density.png")
     return rows
@@ -211,16 +223,21 @@ def _printed(row: Row) -> Row:
     return row
 
 
-def _all(runs: list[Run]) -> Run:
+def _chain(layers: Sequence[Callable[[Any], Any]], x: Any) -> Run:
     def run() -> None:
-        for one in runs:
-            one()
+        y = x
+        for layer in layers:
+            y = layer(y)
 
     return run
 
 
-def _bind(function: Callable[..., object], *arguments: Any) -> Run:
-    return lambda: function(*arguments)
+def _bind(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    return lambda *more: function(*arguments, *more)
+
+
+def _bind_last(function: Callable[..., Any], *arguments: Any) -> Callable[[Any], Any]:
+    return lambda first: function(first, *arguments)
 
 
 _CASES = {"linear": linear_cases, "density": density_cases, "convolution": convolution_cases}

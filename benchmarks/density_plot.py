@@ -34,7 +34,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     rate = multiply_adds_per_us()
     axes.plot(density, [n / rate for n in nonzeros], "k--", linewidth=1, label=f"{rate / 1e3:.0f} G multiply-adds/s")
     axes.set(
-        xscale="log", yscale="log", xlabel="density (%)", ylabel="microseconds", title="768 -> 3072, batch 1, 1 thread"
+        xscale="log", yscale="log", xlabel="density (%)", ylabel="microseconds", title="768 <-> 3072, batch 1, 1 thread"
     )
     axes.legend(fontsize=7)
     axes.grid(alpha=0.3)
