@@ -1,8 +1,7 @@
 // A sparse 2-d convolution: y = activation(conv(x, W) + bias + residual), images (batch, channels, height, width).
 //
-// The padded input is laid out so that every weight reads consecutive floats for consecutive output pixels:
-// with a stride of s, as planes of every s-th row and column. A 1x1 convolution without stride or padding reads the
-// input as it is.
+// Tiles are packed straight from the image, a row for each weight's channel and tap, whose pixels follow each other as
+// those of the output do; the last block of rows writes the output.
 #pragma once
 
 #include <vector>
@@ -11,14 +10,6 @@
 #include "threads.h"
 
 namespace sparsefx {
-
-struct Axis {
-    int64_t kernel, stride, padding_before, padding_after, dilation;
-
-    int64_t output(int64_t size) const {
-        return (size + padding_before + padding_after - dilation * (kernel - 1) - 1) / stride + 1;
-    }
-};
 
 class Convolution {
 public:
@@ -37,26 +28,15 @@ public:
     int64_t channels() const { return channels_; }
 
 private:
-    // Every s-th row and column of a channel from (row, column) on.
-    struct Plane {
-        int64_t channel, row, column;
-    };
-    // The pixel of a plane that a column of the matrix reads first.
-    struct Start {
-        int64_t plane, row, column;
-    };
-    struct Layout;
+    struct Tile;
+    struct Strip;
 
-    Layout layout(int64_t height, int64_t width) const;
-    void lay_out(const float* image, const Layout& layout, float* planes, const Threads& threads) const;
     void run_image(
-        const float* planes, const Layout& layout, const float* residual, float* y, const Threads& threads) const;
+        const float* x, const float* residual, const Window& window, float* y, const Threads& threads) const;
+    Strip cut(const Window& window, int64_t first_vector, int64_t vectors) const;
     void run_strip(
-        const TileSegment& segment, size_t block, const float* planes, const int64_t* offsets, int64_t rows,
-        int64_t pixels, float* tile, float* sums) const;
-    void write(
-        const TileSegment& segment, const float* sums, const Layout& layout, int64_t first, int64_t pixels,
-        const float* residual, float* y) const;
+        const TileSegment& segment, const Strip& strip, const float* x, const float* residual, const Window& window,
+        float* y) const;
 
     const Kernels& kernels_;
     const int64_t channels_, outputs_;
@@ -64,10 +44,7 @@ private:
     const Activation activation_;
     std::vector<float> bias_;
     TileForm tiles_;
-    std::vector<Plane> planes_;
-    std::vector<Start> starts_;  // of the used columns
-    bool as_it_is_ = false;      // the input needs no layout
-    int64_t last_row_ = 0, last_column_ = 0;  // the largest of the starts
+    std::vector<TileRow> rows_;  // of the used columns
 };
 
 }  // namespace sparsefx

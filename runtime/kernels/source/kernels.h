@@ -5,11 +5,29 @@
 #include <cstdint>
 
 #include "lookup.h"
+#include "pieces.h"
 #include "tiles.h"
 
 namespace sparsefx {
 
 enum class Activation : int32_t { none = 0, relu = 1 };
+
+// What an activation lets through at least.
+inline float least_of(Activation activation) { return activation == Activation::relu ? 0.0f : -__builtin_inff(); }
+
+// A row of a tile: what a tap of the kernel reads of a channel.
+struct TileRow {
+    int32_t channel, tap;
+};
+
+// Rows of a tile, and the pieces of each tap.
+struct PackedRows {
+    const TileRow* first;
+    int64_t count, channel_floats;
+    const Piece* pieces;
+    int64_t per_tap, step;
+    bool flat;  // vectors of the image follow each other as those of the row do
+};
 
 struct Kernels {
     const char* name;
@@ -19,11 +37,8 @@ struct Kernels {
     RunTile tile;
     // out[c][r] = in[r][c]; strides in floats.
     void (*transpose)(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);
-    // out[r * out_stride ...] = in[offsets[r] ...], `floats` of each row.
-    void (*copy_rows)(
-        const float* in, const int64_t* offsets, int64_t rows, int64_t floats, float* out, int64_t out_stride);
-    // out[i] = in[i * step] from `first` to `last`, zero elsewhere.
-    void (*take)(const float* in, int64_t step, int64_t first, int64_t last, int64_t floats, float* out);
+    // The rows, `out_stride` floats apart; up to a vector is written beyond the last one.
+    void (*pack_rows)(const PackedRows& rows, const float* image, float* out, int64_t out_stride);
     // out = activation(in + residual), where there is a residual.
     void (*finish)(const float* in, const float* residual, int64_t floats, Activation activation, float* out);
 };

@@ -15,34 +15,51 @@ inline void transpose(
             out[c * out_stride + r] = in[r * in_stride + c];
 }
 
-inline void copy_rows(
-    const float* in, const int64_t* offsets, int64_t rows, int64_t floats, float* out, int64_t out_stride) {
-    const int64_t whole = floats - floats % Vector::width;
-    for (int64_t r = 0; r < rows; r++, out += out_stride) {
-        const float* row = in + offsets[r];
-        for (int64_t i = 0; i < whole; i += Vector::width) Vector::load(row + i).store(out + i);
-        for (int64_t i = whole; i < floats; i++) out[i] = row[i];
+template <int step>
+Vector gather(const float* in, uint32_t lanes) {
+    if constexpr (step == 1) return Vector::load_where(in, lanes);
+    return Vector::evens(Vector::load_where(in, lanes), Vector::load_where(in + Vector::width, lanes >> Vector::width));
+}
+
+template <int step>
+void pack_rows_of(const PackedRows& rows, const float* image, float* out, int64_t out_stride) {
+    for (const TileRow* row = rows.first; row < rows.first + rows.count; row++, out += out_stride) {
+        const float* in = image + row->channel * rows.channel_floats;
+        const Piece* pieces = rows.pieces + row->tap * rows.per_tap;
+        for (const Piece* piece = pieces; piece < pieces + rows.per_tap; piece++)
+            gather<step>(in + piece->in, piece->lanes).store(out + piece->out);
     }
 }
 
-inline Vector take_vector(const float* in, int64_t step, int64_t first, int64_t last) {
-    constexpr int64_t width = Vector::width;
-    if (step == 1) return Vector::load_lanes(in, first, last);
-    first *= 2, last = 2 * last - 1;
-    return Vector::evens(
-        Vector::load_lanes(in, first, last), Vector::load_lanes(in + width, first - width, last - width));
+// Where vectors of the image follow each other as those of the row do.
+inline void pack_rows_flat(const PackedRows& rows, const float* image, float* out, int64_t out_stride) {
+    for (const TileRow* row = rows.first; row < rows.first + rows.count; row++, out += out_stride) {
+        const Piece* pieces = rows.pieces + row->tap * rows.per_tap;
+        const float* in = image + row->channel * rows.channel_floats + pieces->in;
+        for (int64_t p = 0; p < rows.per_tap; p++)
+            Vector::load_where(in + p * Vector::width, pieces[p].lanes).store(out + p * Vector::width);
+    }
 }
 
-inline void take(const float* in, int64_t step, int64_t first, int64_t last, int64_t floats, float* out) {
-    if (step <= 2)
-        for (int64_t i = 0; i < floats; i += Vector::width)
-            take_vector(in + i * step, step, first - i, last - i).store_lanes(out + i, floats - i);
-    else
-        for (int64_t i = 0; i < floats; i++) out[i] = i >= first && i < last ? in[i * step] : 0;
+inline void pack_rows_apart(const PackedRows& rows, const float* image, float* out, int64_t out_stride) {
+    for (const TileRow* row = rows.first; row < rows.first + rows.count; row++, out += out_stride) {
+        const float* in = image + row->channel * rows.channel_floats;
+        const Piece* pieces = rows.pieces + row->tap * rows.per_tap;
+        for (const Piece* piece = pieces; piece < pieces + rows.per_tap; piece++)
+            for (int i = 0; i < Vector::width; i++)
+                out[piece->out + i] = piece->lanes >> i & 1 ? in[piece->in + i * rows.step] : 0;
+    }
+}
+
+inline void pack_rows(const PackedRows& rows, const float* image, float* out, int64_t out_stride) {
+    if (rows.flat) return pack_rows_flat(rows, image, out, out_stride);
+    if (rows.step == 1) return pack_rows_of<1>(rows, image, out, out_stride);
+    if (rows.step == 2) return pack_rows_of<2>(rows, image, out, out_stride);
+    return pack_rows_apart(rows, image, out, out_stride);
 }
 
 inline void finish(const float* in, const float* residual, int64_t floats, Activation activation, float* out) {
-    const float least = activation == Activation::relu ? 0.0f : -__builtin_inff();
+    const float least = least_of(activation);
     int64_t i = 0;
     for (; i + Vector::width <= floats; i += Vector::width) {
         const Vector sum = residual != nullptr ? Vector::load(in + i) + Vector::load(residual + i) : Vector::load(in + i);
@@ -57,5 +74,5 @@ inline void finish(const float* in, const float* residual, int64_t floats, Activ
 constexpr Kernels kernels_here(const char* name) {
     return {
         name, Vector::width, Table::index_bits, run_lookup<Precision::float32>, run_lookup<Precision::bfloat16>,
-        run_tile, transpose, copy_rows, take, finish};
+        run_tile, transpose, pack_rows, finish};
 }

@@ -94,7 +94,7 @@ void Linear::run_tiles(const float* x, const float* residual, int64_t batch, flo
             pack_block(x + token * inputs_, row, rows, tokens, tile);
             kernels_.tile(
                 segment.blocks[b], tile, static_cast<int>(next - first), stride,
-                b == 0 ? bias_.data() + segment.first_output : nullptr, sums);
+                b == 0 ? bias_.data() + segment.first_output : nullptr, sums, nullptr);
         }
         const int64_t start = token * outputs_ + segment.first_output;
         write(segment, sums, residual == nullptr ? nullptr : residual + start, tokens, y + start);

@@ -6,7 +6,7 @@
 namespace sparsefx {
 
 // What a thread may hold at the same time.
-enum class Scratch { inputs, planes, offsets, sums, tile, count };
+enum class Scratch { inputs, pieces, sums, tile, count };
 
 template <typename T>
 T* scratch(Scratch purpose, int64_t count) {

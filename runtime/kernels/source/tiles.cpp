@@ -112,7 +112,7 @@ TileForm pack_tiles(const SparseMatrix& matrix, int width, TileShape shape, int6
     }
     form.steps = Buffer::of(packer.steps);
     form.runs = Buffer::of(packer.runs);
-    form.outputs = Buffer::of(packer.outputs);
+    form.outputs = Buffer::of(packer.outputs, kPairsAhead * kTogether * sizeof(uint32_t));
     for (size_t s = 0; s < places.size(); s++)
         for (const TilePacker::Place& place : places[s])
             form.segments[s].blocks.push_back(

@@ -1,9 +1,10 @@
 // The form of a matrix for many input vectors at once (tokens, or the pixels of an image), features-major.
 //
 // A tile is a piece of the input, some vectors wide, one row a feature; a block of its rows stays in the first-level
-// cache. Tiles beside each other may be copied as one, a strip: longer rows are faster to read and write. Outputs are taken two at a time; each non-zero multiplies one row of the tile and adds
-// to one row of accumulators. Outputs are in segments, whose sums stay in the second-level cache from block to block and
-// which threads share out. Within a block, outputs are sorted by their number of non-zeros, so that two go in step.
+// cache. Tiles beside each other are taken together, a strip. Outputs are taken two at a time; each non-zero multiplies
+// one row of the tile and adds to one row of accumulators. Outputs are in segments, whose sums stay in the second-level
+// cache from block to block and which threads share out. Within a block, outputs are sorted by their number of
+// non-zeros, so that two go in step.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,9 @@ namespace sparsefx {
 
 constexpr int kMostVectors = 6;  // of a tile's width
 constexpr int kTogether = 2;     // outputs, whose accumulators fit into 16 registers
-constexpr int kMostTiles = 4;    // beside each other, whose rows are copied and written together
-constexpr int64_t kBlockBytes = 40 << 10;  // of a block of a tile
+constexpr int kPairsAhead = 1;   // pairs of outputs, whose results are fetched before they are needed
+constexpr int kMostTiles = 4;    // beside each other, a strip
+constexpr int64_t kBlockBytes = 48 << 10;  // of a block of a tile
 constexpr int kEntryBytes = sizeof(float) + sizeof(uint16_t);  // of a weight and its place
 constexpr int64_t kSegmentBytes = 640 << 10;  // of a segment's sums
 
@@ -63,9 +65,19 @@ struct TileForm {
 
 TileForm pack_tiles(const SparseMatrix& matrix, int width, TileShape shape, int64_t least_segments);
 
-// sums[output * row_vectors * width ...] = bias or what is there, plus the block's product; `vectors` of each row.
-// `bias` is of the segment's outputs; it is given for the first block only.
+// Where the sums of a tile go after the last block: y[output * stride ...] = max(sum + residual, least).
+struct TileResult {
+    float* y;
+    const float* residual;  // may be null
+    int64_t stride;
+    uint32_t lanes;  // of the last vector: bits
+    float least;
+};
+
+// sums[output * sums_stride ...] = bias or what is there, plus the block's product; `vectors` of each row. `bias` is of
+// the segment's outputs; it is given for the first block only. With a `result`, the sums go there instead.
 using RunTile = void (*)(
-    const TileBlock& block, const float* tile, int vectors, int64_t sums_stride, const float* bias, float* sums);
+    const TileBlock& block, const float* tile, int vectors, int64_t sums_stride, const float* bias, float* sums,
+    const TileResult* result);
 
 }  // namespace sparsefx

@@ -14,11 +14,9 @@ struct Vector {
         return {_mm256_castsi256_ps(bit == 0 ? _mm256_slli_epi32(word, 16) : _mm256_and_si256(word, upper))};
     }
     void store(float* p) const { _mm256_storeu_ps(p, value); }
-    // Lanes from `first` to `last`; the others are zero, and not read.
-    static Vector load_lanes(const float* p, int64_t first, int64_t last) {
-        return {_mm256_maskload_ps(p, _mm256_andnot_si256(lanes_below(first), lanes_below(last)))};
-    }
-    void store_lanes(float* p, int64_t count) const { _mm256_maskstore_ps(p, lanes_below(count), value); }
+    // The lanes that have a bit; the others are zero, and not read or written.
+    static Vector load_where(const float* p, uint32_t lanes) { return {_mm256_maskload_ps(p, mask(lanes))}; }
+    void store_where(float* p, uint32_t lanes) const { _mm256_maskstore_ps(p, mask(lanes), value); }
     // Every second lane of both.
     static Vector evens(Vector a, Vector b) {
         const __m256d halves = _mm256_castps_pd(_mm256_shuffle_ps(a.value, b.value, 0x88));
@@ -30,9 +28,9 @@ struct Vector {
     friend Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.value, b.value)}; }
 
 private:
-    static __m256i lanes_below(int64_t count) {
-        const int bound = static_cast<int>(count < 0 ? 0 : count > width ? width : count);
-        return _mm256_cmpgt_epi32(_mm256_set1_epi32(bound), _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
+    static __m256i mask(uint32_t lanes) {
+        const __m256i bits = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
+        return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(lanes)), bits), bits);
     }
 };
 

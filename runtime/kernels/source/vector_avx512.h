@@ -13,11 +13,11 @@ struct Vector {
         return {_mm512_castsi512_ps(bit == 0 ? _mm512_slli_epi32(word, 16) : _mm512_and_si512(word, upper))};
     }
     void store(float* p) const { _mm512_storeu_ps(p, value); }
-    // Lanes from `first` to `last`; the others are zero, and not read.
-    static Vector load_lanes(const float* p, int64_t first, int64_t last) {
-        return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes_below(last) & ~lanes_below(first)), p)};
+    // The lanes that have a bit; the others are zero, and not read or written.
+    static Vector load_where(const float* p, uint32_t lanes) {
+        return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p)};
     }
-    void store_lanes(float* p, int64_t count) const { _mm512_mask_storeu_ps(p, lanes_below(count), value); }
+    void store_where(float* p, uint32_t lanes) const { _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), value); }
     // Every second lane of both.
     static Vector evens(Vector a, Vector b) {
         const __m512i places = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
@@ -27,11 +27,6 @@ struct Vector {
     // The larger one; b where either is NaN.
     friend Vector larger(Vector a, Vector b) { return {_mm512_max_ps(a.value, b.value)}; }
     friend Vector operator+(Vector a, Vector b) { return {_mm512_add_ps(a.value, b.value)}; }
-
-private:
-    static __mmask16 lanes_below(int64_t count) {
-        return static_cast<__mmask16>(count <= 0 ? 0 : count >= width ? 0xffff : (1 << count) - 1);
-    }
 };
 
 // 32 floats in two registers, looked up lane by lane: `vpermi2ps` takes the low five bits of an index.

@@ -21,14 +21,15 @@ struct Vector {
         return v;
     }
     void store(float* p) const { std::memcpy(p, value, sizeof value); }
-    // Lanes from `first` to `last`; the others are zero, and not read.
-    static Vector load_lanes(const float* p, int64_t first, int64_t last) {
+    // The lanes that have a bit; the others are zero, and not read or written.
+    static Vector load_where(const float* p, uint32_t lanes) {
         Vector v;
-        for (int i = 0; i < width; i++) v.value[i] = i >= first && i < last ? p[i] : 0;
+        for (int i = 0; i < width; i++) v.value[i] = lanes >> i & 1 ? p[i] : 0;
         return v;
     }
-    void store_lanes(float* p, int64_t count) const {
-        for (int i = 0; i < width && i < count; i++) p[i] = value[i];
+    void store_where(float* p, uint32_t lanes) const {
+        for (int i = 0; i < width; i++)
+            if (lanes >> i & 1) p[i] = value[i];
     }
     // Every second lane of both.
     static Vector evens(Vector a, Vector b) { return {{a.value[0], a.value[2], b.value[0], b.value[2]}}; }

@@ -69,6 +69,17 @@ def test_one_layer_takes_images_of_any_size(kernels: str) -> None:
         assert_close(layer(x), exact_conv2d(x, weight, None, padding=(1, 1, 1, 1)), 36)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_writes_only_its_own_image(kernels: str, stride: int) -> None:
+    """The last vector of a channel ends before the next channel, whatever the order in which outputs are written."""
+    weight, x = sparse((37, 200, 3, 3), 0.2), normal(1, 200, 13, 13)
+    shape: dict[str, Any] = {"padding": (1, 1, 1, 1), "stride": (stride, stride)}
+    exact = exact_conv2d(x, weight, None, **shape)
+    residual = normal(*exact.shape, seed=3)
+    layer = condensed(weight, kernels=kernels, pixels=exact[0, 0].size, **shape)
+    assert_close(layer(x, residual), exact + residual, 1800)
+
+
 def test_dead_input_channels_are_never_read(kernels: str) -> None:
     weight = sparse((8, 6, 3, 3), 0.5)
     weight[:, 2] = 0
