@@ -121,6 +121,9 @@ def _chained(model: Any) -> Any:
     unread = [n for n in graph.node if n.output[0].startswith("after_") and n.output[0] != last.name]
     for node in unread:
         graph.node.remove(node)
+    read = {name for node in graph.node for name in node.input}
+    for constant in [c for c in graph.initializer if c.name not in read]:
+        graph.initializer.remove(constant)
     del graph.input[1:], graph.output[:-1]
     return model
 

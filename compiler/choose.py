@@ -1,35 +1,31 @@
-"""How every layer is executed, dense or condensed: decided by measurement, and the engine measured whole at the end."""
+"""How every layer is executed, dense or condensed: by measurement of layers, and then of whole engines."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ..passes.channels.axes import size_of
-from ..passes.condense import CONV2D, Condense, SparseLayer, pair, sparse_enough, sparse_layers
+from ..passes.condense import Condense
 from ..passes.errors import TargetError
-from ..passes.graph import bind, constant_of, copy_graph, tensor_meta
 from ..runtime import custom_op_library
 from ..runtime.latency.measure import measure
 from ..runtime.latency.time_cache import processor
 from ..runtime.onnxruntime.known_times import known_times
-from ..runtime.onnxruntime.layer_models import LayerForm, Window
 from ..runtime.onnxruntime.layer_times import LayerTime
 from ..runtime.targets import WEIGHTS
 from .build import Build
-from .choice import CONDENSED, DENSE, MEASURED, Choice, LayerChoice
-from .cost import layer_costs
+from .candidates import Candidate, find_candidates
+from .choice import CONDENSED, DENSE, Choice, LayerChoice
+from .masked_model import keep_graph
 
-_MOST_DENSITY = 0.5  # above it no kernel of ours comes near a dense one
-_LEAST_WORK = 100_000  # multiply-accumulates: a dense layer below it takes a few microseconds, no more than the call
-_MARGIN = 0.97  # of the dense time: a condensed layer among dense ones may change the layout twice
+# Of the dense time: layers that gain by themselves; and with them those that lose little, but spare their neighbours
+# two changes of layout.
+_MARGINS = (0.97, 1.25)
 _TURNS, _RUNS = 7, 4  # of whole engines
+
+Plan = frozenset[str]  # nodes to condense
 
 
 def choose(
@@ -41,7 +37,7 @@ def choose(
 
     Raises TargetError where condensed layers are asked for, and their kernels cannot be compiled.
     """
-    candidates = [] if asked == DENSE else _candidates(graph_module, inputs, asked)
+    candidates = [] if asked == DENSE else find_candidates(graph_module, inputs, asked)
     if not candidates:
         return dense, Choice(asked)
     try:
@@ -50,109 +46,63 @@ def choose(
         if asked == CONDENSED:
             raise
         note = f"{len(candidates)} sparse layers run as dense ones: {error}"
-        return dense, Choice(asked, tuple(_kept_dense(c) for c in candidates), notes=(note,))
+        return dense, Choice(asked, _layers(candidates, Plan()), notes=(note,))
     threads = dense.engine.session.settings()["threads"]
-    times: Sequence[LayerTime | None] = [None] * len(candidates)
-    if asked == MEASURED:
-        times = known_times([c.form for c in candidates], threads, library, WEIGHTS[precision])
-    layers = [_decide(c, time) for c, time in zip(candidates, times, strict=True)]
-    condensed = {c.layer.node.name for c, x in zip(candidates, layers, strict=True) if x.representation == CONDENSED}
-    if not condensed:
-        return dense, Choice(asked, tuple(layers), threads, processor())
-    build = Build(_condensed(graph_module, condensed), dense.signature, threads, library, precision)
+
+    def build(plan: Plan) -> Build:
+        return Build(_condensed(graph_module, plan), dense.signature, threads, library, precision)
+
     if asked == CONDENSED:
-        return build, Choice(asked, tuple(layers), threads, processor())
-    dense_ms, chosen_ms = _whole(dense, build, inputs)
-    notes: tuple[str, ...] = ()
-    if chosen_ms >= dense_ms:
-        build, layers = dense, [_kept_dense(c, time) for c, time in zip(candidates, times, strict=True)]
-        notes = (
-            f"{len(condensed)} layers alone are faster condensed, the engine as a whole is not "
-            f"({chosen_ms:.3f} ms, dense {dense_ms:.3f} ms): all stay dense",
-        )
-    return build, Choice(asked, tuple(layers), threads, processor(), dense_ms, chosen_ms, notes)
+        everything = Plan(c.layer.node.name for c in candidates)
+        return build(everything), Choice(asked, _layers(candidates, everything), threads, processor())
+    times = known_times([c.form for c in candidates], threads, library, WEIGHTS[precision])
+    builds = {Plan(): dense} | {plan: build(plan) for plan in _plans(candidates, times)}
+    whole = _whole(builds, inputs) if len(builds) > 1 else {}
+    best = min(whole, key=lambda plan: whole[plan], default=Plan())
+    notes = _note(whole) if whole and not best else ()
+    layers = _layers(candidates, best, times)
+    return builds[best], Choice(asked, layers, threads, processor(), whole.get(Plan()), whole.get(best), notes)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    name: str
-    layer: SparseLayer
-    form: LayerForm
-
-
-def _candidates(graph_module: GraphModule, inputs: Sequence[Tensor], asked: str) -> list[_Candidate]:
-    """Sparse layers worth a measurement; where nothing is measured, those that are sparse enough."""
-    costs = {cost.node: cost for cost in layer_costs(graph_module)}
-    sizes = _sizes(graph_module, inputs)
-    found = []
-    for layer in sparse_layers(graph_module):
-        fits = sparse_enough(layer) if asked == CONDENSED else layer.density <= _MOST_DENSITY
-        form = _form(layer, sizes) if fits else None
-        if form is not None and (asked == CONDENSED or _work(form) >= _LEAST_WORK):
-            found.append(_Candidate(costs[layer.node.name].layer, layer, form))
-    return found
-
-
-def _sizes(graph_module: GraphModule, inputs: Sequence[Tensor]) -> dict[Any, int]:
-    """The dynamic sizes, by symbol, that these inputs have."""
-    shapes = [m.shape for n in graph_module.graph.nodes if n.op == "placeholder" and (m := tensor_meta(n)) is not None]
-    pairs = [
-        (size_of(s), t) for shape, x in zip(shapes, inputs, strict=True) for s, t in zip(shape, x.shape, strict=True)
+def _plans(candidates: Sequence[Candidate], times: Sequence[LayerTime]) -> list[Plan]:
+    """What to condense, besides nothing."""
+    plans = [
+        Plan(c.layer.node.name for c, t in zip(candidates, times, strict=True) if t.condensed < margin * t.dense)
+        for margin in _MARGINS
     ]
-    return {size: found for size, found in pairs if not isinstance(size, int) and size.is_Symbol}
+    return [plan for plan in dict.fromkeys(plans) if plan] if plans[0] else []
 
 
-def _form(layer: SparseLayer, sizes: Mapping[Any, int]) -> LayerForm | None:
-    """The layer with what is fused, at these sizes; None where no kernel runs its type, or sizes depend on more."""
-    arguments = bind(layer.node)
-    weight = constant_of(arguments["weight"])
-    if weight.dtype != torch.float32:
-        return None
-    shape = [
-        s if isinstance(s := size_of(size), int) else s.subs(sizes) for size in arguments["input"].meta["val"].shape
-    ]
-    if any(not isinstance(size, int) and size.free_symbols for size in shape):
-        return None
-    window = None
-    if layer.node.target is CONV2D:
-        stride, padding, dilation = (tuple(pair(arguments[key])) for key in ("stride", "padding", "dilation"))
-        window = Window(stride, padding, dilation, arguments["groups"])
-    return LayerForm(weight.numpy(), tuple(map(int, shape)), window, layer.residual is not None, layer.activation)
+def _note(whole: dict[Plan, float]) -> tuple[str, ...]:
+    plan = next(plan for plan in whole if plan)
+    text = f"{len(plan)} layers alone are faster condensed, the engine as a whole is not"
+    return (f"{text} ({whole[plan]:.3f} ms, dense {whole[Plan()]:.3f} ms): all stay dense",)
 
 
-def _work(form: LayerForm) -> int:
-    return int(math.prod(form.output_shape) * form.weight[0].size)
+def _layers(
+    candidates: Sequence[Candidate], plan: Plan, times: Sequence[LayerTime] | None = None
+) -> tuple[LayerChoice, ...]:
+    layers = []
+    for i, candidate in enumerate(candidates):
+        dense, condensed = (None, None) if times is None else (times[i].dense * 1e6, times[i].condensed * 1e6)
+        representation = CONDENSED if candidate.layer.node.name in plan else DENSE
+        layers.append(LayerChoice(candidate.name, candidate.layer.density, representation, dense, condensed))
+    return tuple(layers)
 
 
-def _decide(candidate: _Candidate, time: LayerTime | None) -> LayerChoice:
-    if time is None:
-        return LayerChoice(candidate.name, candidate.layer.density, CONDENSED)
-    faster = time.condensed < _MARGIN * time.dense
-    return _with_times(candidate, CONDENSED if faster else DENSE, time)
-
-
-def _kept_dense(candidate: _Candidate, time: LayerTime | None = None) -> LayerChoice:
-    return _with_times(candidate, DENSE, time)
-
-
-def _with_times(candidate: _Candidate, representation: str, time: LayerTime | None) -> LayerChoice:
-    dense, condensed = (None, None) if time is None else (time.dense * 1e6, time.condensed * 1e6)
-    return LayerChoice(candidate.name, candidate.layer.density, representation, dense, condensed)
-
-
-def _condensed(graph_module: GraphModule, nodes: set[str]) -> GraphModule:
+def _condensed(graph_module: GraphModule, plan: Plan) -> GraphModule:
     """A copy of the graph with these layers condensed."""
-    copy = GraphModule(graph_module, copy_graph(graph_module.graph))
-    copy.meta.update(graph_module.meta)
-    Condense(lambda layer: layer.node.name in nodes)(copy)
+    copy = keep_graph(graph_module)
+    Condense(lambda layer: layer.node.name in plan)(copy)
     return copy
 
 
-def _whole(dense: Build, chosen: Build, inputs: Sequence[Tensor]) -> Iterator[float]:
-    """Milliseconds of both engines, medians of one interleaved run."""
-    arrays = dense.engine.check(inputs)
-    runs = {name: build.engine.session for name, build in (("dense", dense), ("chosen", chosen))}
-    contenders = {name: (lambda session=session: session.run(arrays)) for name, session in runs.items()}
-    once = measure(contenders, seconds=0, least_runs=1, warm_up=1)["dense"].median
+def _whole(builds: dict[Plan, Build], inputs: Sequence[Tensor]) -> dict[Plan, float]:
+    """Milliseconds of each engine, medians of one interleaved run."""
+    contenders = {}
+    for number, build in enumerate(builds.values()):
+        arrays = build.engine.check(inputs)
+        contenders[str(number)] = lambda session=build.engine.session, arrays=arrays: session.run(arrays)
+    once = measure(contenders, seconds=0, least_runs=1, warm_up=1)["0"].median
     results = measure(contenders, seconds=0, least_runs=_TURNS, warm_up=1, burst=_RUNS * once)
-    return (results[name].median * 1e3 for name in contenders)
+    return {plan: results[str(number)].median * 1e3 for number, plan in enumerate(builds)}

@@ -64,8 +64,9 @@ def with_times(monkeypatch: pytest.MonkeyPatch, *times: tuple[float, float]) -> 
     monkeypatch.setattr(choose_module, "known_times", lambda *_: [LayerTime(*pair) for pair in times])
 
 
-def with_whole(monkeypatch: pytest.MonkeyPatch, dense: float, chosen: float) -> None:
-    monkeypatch.setattr(choose_module, "_whole", lambda *_: (dense, chosen))
+def with_whole(monkeypatch: pytest.MonkeyPatch, *milliseconds: float) -> None:
+    """Of the dense engine, of the one with the layers that gain, and of the one with those that lose little too."""
+    monkeypatch.setattr(choose_module, "_whole", lambda builds, _: dict(zip(builds, milliseconds, strict=True)))
 
 
 def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,11 +105,19 @@ def test_a_layer_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_faster_form_of_each_layer_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with_times(monkeypatch, (10e-6, 4e-6), (10e-6, 11e-6))
-    with_whole(monkeypatch, 2.0, 1.5)
+    with_whole(monkeypatch, 2.0, 1.5, 1.6)
     compiled = sparsefx.compile(mlp(), (X,))
     assert executed(compiled) == {"0": "condensed", "2": "dense"}
     assert compiled.report.engine["custom_operators"] is not None
     assert "1.500 ms, with all layers dense 2.000 ms (1.33x)" in str(compiled.report)
+
+
+def test_a_layer_that_loses_little_may_spare_its_neighbours_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_times(monkeypatch, (10e-6, 4e-6), (10e-6, 11e-6))
+    with_whole(monkeypatch, 2.0, 1.5, 1.4)
+    compiled = sparsefx.compile(mlp(), (X,))
+    assert executed(compiled) == {"0": "condensed", "2": "condensed"}
+    assert "1.400 ms, with all layers dense 2.000 ms (1.43x)" in str(compiled.report)
 
 
 def test_no_engine_is_slower_than_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
