@@ -249,7 +249,7 @@ def test_target_torch_stops_at_the_graph(tmp_path: Path) -> None:
             {"target": "tensorrt:sm90"},
             r"unknown target 'tensorrt:sm90'; this version builds for onnxruntime:cpu, torch",
         ),
-        ({"precision": "bf16"}, r"target onnxruntime:cpu is built in fp32 only, found precision 'bf16'"),
+        ({"precision": "fp16"}, r"target onnxruntime:cpu is built in fp32, bf16 only, found precision 'fp16'"),
         ({"threads": 0}, "threads must be at least 1, found 0"),
     ],
 )

@@ -84,7 +84,7 @@ def test_layers_are_measured_and_the_figures_kept() -> None:
     assert choice is not None and choice.threads == 1 and choice.processor
     for layer in choice.layers:
         assert layer.dense_us is not None and layer.dense_us > 0 and layer.condensed_us is not None
-        assert layer.representation == "dense" or layer.condensed_us < layer.dense_us
+        assert layer.representation == "dense" or layer.condensed_us < 1.25 * layer.dense_us
     assert compiled.report.to_dict()["choice"]["layers"][0]["layer"] == "0"
     assert "condensed us" in str(compiled.report)
 
