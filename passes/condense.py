@@ -2,12 +2,13 @@
 
 Legal where (1) the layer is a linear one or a 2-d convolution, whose weight and bias are constants, and its padding
 is given in numbers; and (2) `select` wants it. What follows is taken along where nobody else reads what is in
-between: (3) the addition of a tensor of the layer's own shape and type, and (4) a ReLU.
+between: (3) the addition of a tensor of the layer's own shape and type, and (4) a ReLU, or a linear layer's GELU (the
+one with erf).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from .graph import add_constant, bind, constant_of, is_constant, operator_name, 
 from .operators import compressed_rows
 
 LINEAR, CONV2D = torch.ops.aten.linear.default, torch.ops.aten.conv2d.default
+_ACTIVATIONS = {LINEAR: {"aten::relu": "relu", "aten::gelu": "gelu"}, CONV2D: {"aten::relu": "relu"}}
 MOST_DENSITY = 0.3  # measured on CPUs: with more non-zeros than that, dense layers are as fast
 
 
@@ -68,7 +70,7 @@ def _nodes(graph_module: GraphModule) -> list[Node]:
 def _layer(node: Node) -> SparseLayer:
     weight = constant_of(bind(node)["weight"])
     last, residual = _with_residual(node)
-    last, activation = _with_activation(last)
+    last, activation = _with_activation(last, _ACTIVATIONS[node.target])
     return SparseLayer(node, residual, activation, last, float(weight.count_nonzero()) / max(1, weight.numel()))
 
 
@@ -117,11 +119,12 @@ def _with_residual(node: Node) -> tuple[Node, Node | None]:
     return reader, other
 
 
-def _with_activation(node: Node) -> tuple[Node, str]:
+def _with_activation(node: Node, known: Mapping[str, str]) -> tuple[Node, str]:
     reader = _only_reader(node)
-    if reader is not None and operator_name(reader) == "aten::relu":
-        return reader, "relu"
-    return node, "none"
+    if reader is None or reader.kwargs.get("approximate", "none") != "none":
+        return node, "none"
+    activation = known.get(operator_name(reader), "none")
+    return (node if activation == "none" else reader), activation
 
 
 def _only_reader(node: Node) -> Node | None:

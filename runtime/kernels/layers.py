@@ -16,7 +16,7 @@ from .library import KERNELS, CAxis, CLayer, CMatrix, library, pool
 
 Floats = NDArray[np.float32]
 
-ACTIVATIONS = {"none": 0, "relu": 1}
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}  # GELU of linear layers only
 PRECISIONS = {"float32": 0, "bfloat16": 1}
 _FLOAT32 = np.dtype(np.float32)
 _PIXELS = 196  # of an output image, where nothing is said about it: 14 x 14

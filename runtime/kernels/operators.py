@@ -67,7 +67,7 @@ def _conv2d(
     groups: int,
     activation: str,
 ) -> Tensor:
-    if not _float32(x, values, bias, residual):
+    if activation == "gelu" or not _float32(x, values, bias, residual):
         return operators.conv2d_body(
             x, values, columns, starts, bias, residual, kernel, stride, padding, dilation, groups, activation
         )

@@ -42,6 +42,24 @@ _CONV2D = """
     sum = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group>
         (x, weight, bias)
 """
+_ACTIVATIONS = {
+    "none": """
+    y = Identity (last)
+""",
+    "relu": """
+    y = Relu (last)
+""",
+    "gelu": """
+    root = Constant <value = float {1.41421356}> ()
+    scaled = Div (last, root)
+    erf = Erf (scaled)
+    whole = Constant <value = float {1}> ()
+    share = Add (erf, whole)
+    weighted = Mul (last, share)
+    half = Constant <value = float {0.5}> ()
+    y = Mul (weighted, half)
+""",
+}
 _LAYERS = {  # what computes the sum, and the attributes of the node
     "CondensedLinear": (_LINEAR, "shape"),
     "CondensedConv2d": (_CONV2D, "shape, strides, pads, dilations, group, pixels"),
@@ -115,7 +133,7 @@ def _function(name: str, layer: str, residual: bool, activation: str, opset: int
     if residual:
         steps.append(f"    total = Add ({last}, residual)\n")
         last = "total"
-    steps.append(f"    y = {'Relu' if activation == 'relu' else 'Identity'} ({last})\n")
+    steps.append(_ACTIVATIONS[activation].replace("last", last))
     inputs = "x, values, gaps, bias" + (", residual" if residual else "")
     head = f'<opset_import: ["": {opset}], domain: "{DOMAIN}">\n{name} <{attributes}> ({inputs}) => (y)\n'
     return head + "{" + "".join(steps) + "}"
@@ -169,7 +187,7 @@ def _settings(node: Any, outputs: int, inputs: int) -> dict[str, Any]:
 
 def node_name(layer: str, residual: bool, activation: str) -> str:
     """The operator of a layer ("CondensedLinear", "CondensedConv2d") with what is fused into it."""
-    return layer + ("Add" if residual else "") + ("Relu" if activation == "relu" else "")
+    return layer + ("Add" if residual else "") + {"none": "", "relu": "Relu", "gelu": "Gelu"}[activation]
 
 
 def node_attributes(

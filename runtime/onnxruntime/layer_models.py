@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..kernels.layers import CompressedRows
 from .condensed import DOMAIN, node_attributes, node_name, to_gaps
 
-_OPSET, _IR_VERSION = 17, 9
+_OPSET, _IR_VERSION = 20, 9
 _LARGE = 2**16  # bytes of a result
 
 _Parts = tuple[list[Any], dict[str, NDArray[Any]], dict[str, tuple[int, ...]]]  # nodes, constants, shapes of inputs
@@ -110,7 +110,7 @@ def _dense_nodes(name: str, layer: LayerForm) -> _Parts:
         added = _residual(name, layer, steps)
         nodes.append(helper.make_node("Add", [last, added], [f"{name}_total"], f"{name}_add"))
         last = f"{name}_total"
-    then = "Relu" if layer.activation == "relu" else "Identity"
+    then = {"none": "Identity", "relu": "Relu", "gelu": "Gelu"}[layer.activation]
     nodes.append(helper.make_node(then, [last], [f"{name}_y"], f"{name}_then"))
     return steps
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn import functional as F
 
 import sparsefx
 from sparsefx.passes.capture import capture
@@ -101,6 +102,24 @@ def test_what_follows_is_taken_along(case: str) -> None:
     then, expected = TAKEN_ALONG[case]
     graph = condensed(Net(sparse(nn.Conv2d(6, 6, 3, padding=1)), then), IMAGE)
     assert sorted(operators(graph)) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("then", "expected"),
+    [
+        (lambda y, x: F.gelu(y), ["condensed_linear"]),
+        (lambda y, x: F.gelu(x + y), ["condensed_linear"]),
+        (lambda y, x: F.gelu(y, approximate="tanh"), ["condensed_linear", "gelu"]),
+    ],
+    ids=["gelu", "residual and gelu", "gelu by tanh"],
+)
+def test_a_linear_layer_takes_a_gelu_along(then: Callable[[Tensor, Tensor], Any], expected: list[str]) -> None:
+    assert operators(condensed(Net(sparse(nn.Linear(12, 12)), then), TOKENS)) == expected
+
+
+def test_a_convolution_takes_no_gelu_along() -> None:
+    graph = condensed(Net(sparse(nn.Conv2d(6, 8, 3)), lambda y, x: F.gelu(y)), IMAGE)
+    assert operators(graph) == ["condensed_conv2d", "gelu"]
 
 
 class Computed(nn.Module):

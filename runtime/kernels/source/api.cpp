@@ -58,7 +58,7 @@ namespace {
 const char* problem_of(const CLayer& layer) {
     if (find_kernels(layer.kernels) == nullptr) return "these kernels do not run on this processor";
     if (layer.threads < 1) return "there must be at least one thread";
-    if (layer.activation < 0 || layer.activation > static_cast<int32_t>(Activation::relu)) return "unknown activation";
+    if (layer.activation < 0 || layer.activation > static_cast<int32_t>(Activation::gelu)) return "unknown activation";
     if (layer.precision < 0 || layer.precision > static_cast<int32_t>(Precision::bfloat16)) return "unknown precision";
     return problem_of(layer.matrix, layer.nonzeros);
 }
@@ -83,6 +83,7 @@ SPARSEFX_API const char* sparsefx_convolution(
     return guarded([&]() -> const char* {
         if (const char* problem = problem_of(*layer)) return problem;
         if (layer->precision != 0) return "only linear layers have another precision than float32";
+        if (layer->activation == static_cast<int32_t>(Activation::gelu)) return "only linear layers have a GELU";
         for (const Axis* axis : {height, width})
             if (axis->kernel < 1 || axis->stride < 1 || axis->dilation < 1 || axis->padding_before < 0 ||
                 axis->padding_after < 0)

@@ -10,9 +10,9 @@
 
 namespace sparsefx {
 
-enum class Activation : int32_t { none = 0, relu = 1 };
+enum class Activation : int32_t { none = 0, relu = 1, gelu = 2 };
 
-// What an activation lets through at least.
+// What an activation lets through at least; GELU is more than that.
 inline float least_of(Activation activation) { return activation == Activation::relu ? 0.0f : -__builtin_inff(); }
 
 // A row of a tile: what a tap of the kernel reads of a channel.
@@ -29,11 +29,13 @@ struct PackedRows {
     bool flat;  // vectors of the image follow each other as those of the row do
 };
 
+constexpr int kTableSizes = 4;
+
 struct Kernels {
     const char* name;
-    int width, index_bits;
+    int width, least_index_bits;
 
-    RunLookup lookup, lookup_bfloat16;
+    RunLookup lookup[kTableSizes], lookup_bfloat16[kTableSizes];  // for tables from 2^least_index_bits inputs on
     RunTile tile;
     // out[c][r] = in[r][c]; strides in floats.
     void (*transpose)(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);

@@ -1,5 +1,6 @@
 // All inner loops for the Vector that was included before, as the table `kernels_here(name)`.
 
+#include "gelu.h"
 #include "lookup_run.h"
 #include "tiles_run.h"
 
@@ -59,20 +60,27 @@ inline void pack_rows(const PackedRows& rows, const float* image, float* out, in
 }
 
 inline void finish(const float* in, const float* residual, int64_t floats, Activation activation, float* out) {
-    const float least = least_of(activation);
-    int64_t i = 0;
-    for (; i + Vector::width <= floats; i += Vector::width) {
-        const Vector sum = residual != nullptr ? Vector::load(in + i) + Vector::load(residual + i) : Vector::load(in + i);
-        larger(Vector::broadcast(least), sum).store(out + i);
-    }
-    for (; i < floats; i++) {
-        const float sum = residual != nullptr ? in[i] + residual[i] : in[i];
-        out[i] = least > sum ? least : sum;  // NaN stays NaN
+    const Vector least = Vector::broadcast(least_of(activation));
+    for (int64_t i = 0; i < floats; i += Vector::width) {
+        const int64_t left = floats - i;
+        const uint32_t lanes = left < Vector::width ? (1u << left) - 1 : ~0u;
+        Vector sum = Vector::load_where(in + i, lanes);
+        if (residual != nullptr) sum = sum + Vector::load_where(residual + i, lanes);
+        (activation == Activation::gelu ? gelu(sum) : larger(least, sum)).store_where(out + i, lanes);
     }
 }
 
 constexpr Kernels kernels_here(const char* name) {
+    constexpr int least = kLeastIndexBits;
+    constexpr Precision full = Precision::float32, half = Precision::bfloat16;
     return {
-        name, Vector::width, Table::index_bits, run_lookup<Precision::float32>, run_lookup<Precision::bfloat16>,
-        run_tile, transpose, pack_rows, finish};
+        name,
+        Vector::width,
+        least,
+        {run_lookup<full, least>, run_lookup<full, least + 1>, run_lookup<full, least + 2>, run_lookup<full, least + 3>},
+        {run_lookup<half, least>, run_lookup<half, least + 1>, run_lookup<half, least + 2>, run_lookup<half, least + 3>},
+        run_tile,
+        transpose,
+        pack_rows,
+        finish};
 }

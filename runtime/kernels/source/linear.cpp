@@ -19,12 +19,13 @@ Linear::Linear(
       inputs_(matrix.columns_count),
       outputs_(matrix.rows),
       activation_(activation),
-      run_part_(precision == Precision::bfloat16 ? kernels.lookup_bfloat16 : kernels.lookup),
       bias_(static_cast<size_t>(matrix.rows)) {
     const std::vector<float> values = stored_values(matrix, precision);
     SparseMatrix stored = matrix;
     stored.values = values.data();
-    lookup_ = pack_lookup(stored, kernels.width, kernels.index_bits, precision, threads);
+    const int least = kernels.least_index_bits, bits = index_bits_for(stored, least, least + kTableSizes - 1);
+    lookup_ = pack_lookup(stored, kernels.width, bits, precision, threads);
+    run_part_ = (precision == Precision::bfloat16 ? kernels.lookup_bfloat16 : kernels.lookup)[bits - least];
     tiles_ = pack_tiles(stored, kernels.width, TileShape::single(kMostVectors), threads);
     if (bias == nullptr) return;
     std::copy(bias, bias + outputs_, bias_.begin());
@@ -39,7 +40,7 @@ void Linear::run(const float* x, const float* residual, int64_t batch, float* y,
 }
 
 void Linear::run_lookup(const float* x, const float* residual, int64_t batch, float* y, const Threads& threads) const {
-    const int64_t readable = lookup_.blocks << kernels_.index_bits;
+    const int64_t readable = lookup_.blocks << lookup_.index_bits;
     if (readable != inputs_) {  // the last block reads on beyond the inputs
         float* copy = scratch<float>(Scratch::inputs, batch * readable);
         for (int64_t i = 0; i < batch; i++) {

@@ -29,10 +29,10 @@ private:
     const Kernels& kernels_;
     const int64_t inputs_, outputs_;
     const Activation activation_;
-    const RunLookup run_part_;
     std::vector<float> bias_;
     std::vector<float> bias_of_places_;  // in the order of the lookups; empty where there is no bias
     LookupForm lookup_;
+    RunLookup run_part_;
     TileForm tiles_;
 };
 

@@ -11,6 +11,7 @@ namespace {
 constexpr int64_t kWordCost = 2, kOverflowCost = 1;  // of a vector of words, and of an entry in the overflow
 constexpr int64_t kMostGroups = 1 << 16;             // of a part, which numbers them with 16 bits
 constexpr size_t kCandidates = 256;                  // outputs looked at for each place of a group
+constexpr double kMostInBlock = 6.5;                 // of an output's inputs, on average
 
 // The entries of one output in one block.
 struct Span {
@@ -181,10 +182,18 @@ private:
 
 }  // namespace
 
+int index_bits_for(const SparseMatrix& matrix, int least, int most) {
+    const double density = static_cast<double>(matrix.nonzeros()) / static_cast<double>(matrix.rows * matrix.columns_count);
+    int bits = least;
+    while (bits < most && density * (2 << bits) <= kMostInBlock && (2 << bits) <= matrix.columns_count) bits++;
+    return bits;
+}
+
 LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Precision precision, int parts) {
     const Blocks blocks(matrix, 1 << index_bits);
     LookupForm form;
     form.width = width;
+    form.index_bits = index_bits;
     form.blocks = blocks.count();
     form.order = arrange(blocks, Words(precision, index_bits), matrix.rows, width);
     form.in_order = std::is_sorted(form.order.begin(), form.order.begin() + static_cast<ptrdiff_t>(matrix.rows));

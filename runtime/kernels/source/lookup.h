@@ -1,6 +1,6 @@
 // The form of a matrix for one input vector: inputs are looked up in registers, never gathered from memory.
 //
-// The inputs are taken in blocks that fit a Table (two registers), the outputs in groups, one output to a lane. For
+// The inputs are taken in blocks that fit a Table (two registers or more), the outputs in groups, one output to a lane. For
 // a block and a group there are m slots: m vectors of weights and, packed several to a word, the inputs' places in the
 // block (see lookup_layout.h). What lies outside the m slots of its lane goes to a list of its own (the overflow).
 // Within a block, groups are sorted by m, so that the loops run without a branch that depends on data.
@@ -49,6 +49,7 @@ struct LookupStream {
 
 struct LookupForm {
     int width = 0;  // outputs in a group
+    int index_bits = 0;  // a block has 2^index_bits inputs
     int64_t blocks = 0;
     std::vector<int32_t> order;  // order[i]: the output at place i of the groups; -1 pads the last group
     bool in_order = false;       // every output is at its own place
@@ -58,7 +59,11 @@ struct LookupForm {
 // `parts` or more; the values are those that the precision stores.
 LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Precision precision, int parts);
 
-// y[0 ... groups * width) += the part's product with x; x is readable up to blocks * block floats.
+// Of how many bits an index is, from `least` to `most`: the larger the blocks, the less padding, as long as an output's
+// inputs in a block fit the slots.
+int index_bits_for(const SparseMatrix& matrix, int least, int most);
+
+// y[0 ... groups * width) += the part's product with x; x is readable up to blocks * 2^index_bits floats.
 using RunLookup = void (*)(const LookupStream& part, int64_t blocks, const float* x, float* y);
 
 }  // namespace sparsefx

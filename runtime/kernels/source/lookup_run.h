@@ -9,10 +9,10 @@ Vector weights_at(const uint32_t* words, int bit) {
     return Vector::load(reinterpret_cast<const float*>(words));
 }
 
-template <Precision precision, int slots>
+template <Precision precision, int bits, int slots>
 const uint32_t* run_groups(
-    const Table& table, const uint32_t* stream, const uint16_t* groups, uint32_t count, float* y) {
-    constexpr int bits = Table::index_bits, words = words_of(precision, slots, bits);
+    const Table<bits>& table, const uint32_t* stream, const uint16_t* groups, uint32_t count, float* y) {
+    constexpr int words = words_of(precision, slots, bits);
     for (uint32_t i = 0; i < count; i++, stream += words * Vector::width) {
         float* place = y + size_t{groups[i]} * Vector::width;
 #pragma GCC unroll 16
@@ -31,33 +31,33 @@ const uint32_t* run_groups(
     return stream;
 }
 
-template <Precision precision>
+template <Precision precision, int bits>
 const uint32_t* run_groups(
-    uint32_t slots, const Table& table, const uint32_t* stream, const uint16_t* groups, uint32_t count, float* y) {
+    uint32_t slots, const Table<bits>& table, const uint32_t* stream, const uint16_t* groups, uint32_t count, float* y) {
     switch (slots) {
-    case 1: return run_groups<precision, 1>(table, stream, groups, count, y);
-    case 2: return run_groups<precision, 2>(table, stream, groups, count, y);
-    case 3: return run_groups<precision, 3>(table, stream, groups, count, y);
-    case 4: return run_groups<precision, 4>(table, stream, groups, count, y);
-    case 5: return run_groups<precision, 5>(table, stream, groups, count, y);
-    case 6: return run_groups<precision, 6>(table, stream, groups, count, y);
-    case 7: return run_groups<precision, 7>(table, stream, groups, count, y);
-    case 8: return run_groups<precision, 8>(table, stream, groups, count, y);
-    case 9: return run_groups<precision, 9>(table, stream, groups, count, y);
-    case 10: return run_groups<precision, 10>(table, stream, groups, count, y);
-    case 11: return run_groups<precision, 11>(table, stream, groups, count, y);
-    default: return run_groups<precision, 12>(table, stream, groups, count, y);
+    case 1: return run_groups<precision, bits, 1>(table, stream, groups, count, y);
+    case 2: return run_groups<precision, bits, 2>(table, stream, groups, count, y);
+    case 3: return run_groups<precision, bits, 3>(table, stream, groups, count, y);
+    case 4: return run_groups<precision, bits, 4>(table, stream, groups, count, y);
+    case 5: return run_groups<precision, bits, 5>(table, stream, groups, count, y);
+    case 6: return run_groups<precision, bits, 6>(table, stream, groups, count, y);
+    case 7: return run_groups<precision, bits, 7>(table, stream, groups, count, y);
+    case 8: return run_groups<precision, bits, 8>(table, stream, groups, count, y);
+    case 9: return run_groups<precision, bits, 9>(table, stream, groups, count, y);
+    case 10: return run_groups<precision, bits, 10>(table, stream, groups, count, y);
+    case 11: return run_groups<precision, bits, 11>(table, stream, groups, count, y);
+    default: return run_groups<precision, bits, 12>(table, stream, groups, count, y);
     }
 }
 
-template <Precision precision>
+template <Precision precision, int bits>
 void run_lookup(const LookupStream& part, int64_t blocks, const float* x, float* y) {
     const uint32_t* stream = part.data;
     const LookupRun* run = part.runs;
     for (int64_t b = 0; b < blocks; b++) {
-        const Table table(x + (b << Table::index_bits));
+        const Table<bits> table(x + (b << bits));
         for (uint32_t i = 0; i < part.runs_of_block[b]; i++, run++)
-            stream = run_groups<precision>(run->slots, table, stream, part.group_ids + run->first_id, run->groups, y);
+            stream = run_groups<precision, bits>(run->slots, table, stream, part.group_ids + run->first_id, run->groups, y);
     }
     for (size_t i = 0; i < part.overflow; i++)
         y[part.overflow_rows[i]] += part.overflow_values[i] * x[part.overflow_columns[i]];

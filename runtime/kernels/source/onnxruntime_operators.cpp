@@ -25,6 +25,8 @@ constexpr Variant kVariants[] = {
     {"CondensedLinearRelu", false, false, Activation::relu},
     {"CondensedLinearAdd", false, true, Activation::none},
     {"CondensedLinearAddRelu", false, true, Activation::relu},
+    {"CondensedLinearGelu", false, false, Activation::gelu},
+    {"CondensedLinearAddGelu", false, true, Activation::gelu},
     {"CondensedConv2d", true, false, Activation::none},
     {"CondensedConv2dRelu", true, false, Activation::relu},
     {"CondensedConv2dAdd", true, true, Activation::none},

@@ -17,6 +17,11 @@ struct Vector {
     // The lanes that have a bit; the others are zero, and not read or written.
     static Vector load_where(const float* p, uint32_t lanes) { return {_mm256_maskload_ps(p, mask(lanes))}; }
     void store_where(float* p, uint32_t lanes) const { _mm256_maskstore_ps(p, mask(lanes), value); }
+    // b where the word has the bit, else a.
+    static Vector choose(const uint32_t* words, int bit, Vector a, Vector b) {
+        const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+        return {_mm256_blendv_ps(a.value, b.value, _mm256_castsi256_ps(_mm256_slli_epi32(word, 31 - bit)))};
+    }
     // Every second lane of both.
     static Vector evens(Vector a, Vector b) {
         const __m256d halves = _mm256_castps_pd(_mm256_shuffle_ps(a.value, b.value, 0x88));
@@ -25,7 +30,11 @@ struct Vector {
     friend Vector multiply_add(Vector a, Vector b, Vector c) { return {_mm256_fmadd_ps(a.value, b.value, c.value)}; }
     // The larger one; b where either is NaN.
     friend Vector larger(Vector a, Vector b) { return {_mm256_max_ps(a.value, b.value)}; }
+    // The smaller one; b where either is NaN.
+    friend Vector smaller(Vector a, Vector b) { return {_mm256_min_ps(a.value, b.value)}; }
     friend Vector operator+(Vector a, Vector b) { return {_mm256_add_ps(a.value, b.value)}; }
+    friend Vector operator*(Vector a, Vector b) { return {_mm256_mul_ps(a.value, b.value)}; }
+    friend Vector operator/(Vector a, Vector b) { return {_mm256_div_ps(a.value, b.value)}; }
 
 private:
     static __m256i mask(uint32_t lanes) {
@@ -34,24 +43,24 @@ private:
     }
 };
 
-// 16 floats in two registers: the low three bits of an index permute both, the fourth chooses between them.
-class Table {
-public:
-    static constexpr int index_bits = 4;
+#include "table.h"
 
-    explicit Table(const float* inputs) : low_(_mm256_loadu_ps(inputs)), high_(_mm256_loadu_ps(inputs + 8)) {}
+constexpr int kLeastIndexBits = 4;
+
+// Eight floats in a register, which the low three bits of an index permute.
+template <>
+class Table<3> {
+public:
+    explicit Table(const float* inputs) : inputs_(_mm256_loadu_ps(inputs)) {}
 
     // The entry that the index from this bit on of each of eight words says.
     Vector at(const uint32_t* words, int bit) const {
         const __m256i word = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
-        const __m256i index = _mm256_srli_epi32(word, bit);
-        const __m256 choice = _mm256_castsi256_ps(_mm256_slli_epi32(word, 28 - bit));
-        const __m256 low = _mm256_permutevar8x32_ps(low_, index), high = _mm256_permutevar8x32_ps(high_, index);
-        return {_mm256_blendv_ps(low, high, choice)};
+        return {_mm256_permutevar8x32_ps(inputs_, _mm256_srli_epi32(word, bit))};
     }
 
 private:
-    __m256 low_, high_;
+    __m256 inputs_;
 };
 
 // out[j][i] = in[i][j] for eight by eight floats; strides in floats.

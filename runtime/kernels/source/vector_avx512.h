@@ -18,6 +18,11 @@ struct Vector {
         return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), p)};
     }
     void store_where(float* p, uint32_t lanes) const { _mm512_mask_storeu_ps(p, static_cast<__mmask16>(lanes), value); }
+    // b where the word has the bit, else a.
+    static Vector choose(const uint32_t* words, int bit, Vector a, Vector b) {
+        const __mmask16 set = _mm512_test_epi32_mask(_mm512_loadu_si512(words), _mm512_set1_epi32(1 << bit));
+        return {_mm512_mask_blend_ps(set, a.value, b.value)};
+    }
     // Every second lane of both.
     static Vector evens(Vector a, Vector b) {
         const __m512i places = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
@@ -26,14 +31,21 @@ struct Vector {
     friend Vector multiply_add(Vector a, Vector b, Vector c) { return {_mm512_fmadd_ps(a.value, b.value, c.value)}; }
     // The larger one; b where either is NaN.
     friend Vector larger(Vector a, Vector b) { return {_mm512_max_ps(a.value, b.value)}; }
+    // The smaller one; b where either is NaN.
+    friend Vector smaller(Vector a, Vector b) { return {_mm512_min_ps(a.value, b.value)}; }
     friend Vector operator+(Vector a, Vector b) { return {_mm512_add_ps(a.value, b.value)}; }
+    friend Vector operator*(Vector a, Vector b) { return {_mm512_mul_ps(a.value, b.value)}; }
+    friend Vector operator/(Vector a, Vector b) { return {_mm512_div_ps(a.value, b.value)}; }
 };
 
-// 32 floats in two registers, looked up lane by lane: `vpermi2ps` takes the low five bits of an index.
-class Table {
-public:
-    static constexpr int index_bits = 5;
+#include "table.h"
 
+constexpr int kLeastIndexBits = 5;
+
+// 32 floats in two registers, looked up lane by lane: `vpermi2ps` takes the low five bits of an index.
+template <>
+class Table<5> {
+public:
     explicit Table(const float* inputs) : low_(_mm512_loadu_ps(inputs)), high_(_mm512_loadu_ps(inputs + 16)) {}
 
     // The entry that the index from this bit on of each of 16 words says.

@@ -42,23 +42,37 @@ struct Vector {
         for (int i = 0; i < 4; i++) b.value[i] = a.value[i] > b.value[i] ? a.value[i] : b.value[i];
         return b;
     }
+    // The smaller one; b where either is NaN.
+    friend Vector smaller(Vector a, Vector b) {
+        for (int i = 0; i < 4; i++) b.value[i] = a.value[i] < b.value[i] ? a.value[i] : b.value[i];
+        return b;
+    }
     friend Vector operator+(Vector a, Vector b) {
         for (int i = 0; i < 4; i++) a.value[i] += b.value[i];
         return a;
     }
+    friend Vector operator*(Vector a, Vector b) {
+        for (int i = 0; i < 4; i++) a.value[i] *= b.value[i];
+        return a;
+    }
+    friend Vector operator/(Vector a, Vector b) {
+        for (int i = 0; i < 4; i++) a.value[i] /= b.value[i];
+        return a;
+    }
 };
 
-// 32 floats in memory.
+constexpr int kLeastIndexBits = 5;
+
+// 2^bits floats in memory.
+template <int bits>
 class Table {
 public:
-    static constexpr int index_bits = 5;
-
     explicit Table(const float* inputs) : inputs_(inputs) {}
 
     // The entry that the index from this bit on of each of four words says.
     Vector at(const uint32_t* words, int bit) const {
         Vector v;
-        for (int i = 0; i < 4; i++) v.value[i] = inputs_[words[i] >> bit & ((1u << index_bits) - 1)];
+        for (int i = 0; i < 4; i++) v.value[i] = inputs_[words[i] >> bit & ((1u << bits) - 1)];
         return v;
     }
 

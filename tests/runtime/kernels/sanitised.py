@@ -21,7 +21,7 @@ def main() -> None:
     for kernels, threads in itertools.product(library.kernels_here(), (1, 3)):
         options = {"threads": threads, "kernels": kernels, "activation": "relu"}
         for (outputs, inputs), density, batch, precision in itertools.product(
-            [(1, 1), (17, 33), (40, 200)], (0, 0.3, 1), (1, 9, 101), ("float32", "bfloat16")
+            [(1, 1), (17, 33), (40, 300)], (0, 0.005, 0.1, 1), (1, 9, 101), ("float32", "bfloat16")
         ):
             weight = np.where(random.random((outputs, inputs)) < density, 1.0, 0.0)
             bias = np.zeros(outputs, np.float32)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 from sparsefx.runtime.kernels.layers import CompressedRows, CondensedLinear
 
@@ -29,7 +31,7 @@ def test_any_pattern(kernels: str, size: tuple[int, int], density: float) -> Non
             assert_close(full(x, residual), exact_linear(x, weight, bias, residual, relu=True), size[1])
 
 
-@pytest.mark.parametrize("fan_in", [1, 77, 768])
+@pytest.mark.parametrize("fan_in", [1, 8, 20, 38, 77, 150, 768])  # a table's size is chosen by them
 def test_constant_fan_in(kernels: str, fan_in: int) -> None:
     """A layer of real size with neurons ablated."""
     random = np.random.default_rng(0)
@@ -62,8 +64,26 @@ def test_the_same_bits_every_time_and_on_any_number_of_threads(kernels: str, bat
             assert np.array_equal(layer(x), first)
 
 
-def test_nan_of_an_input_stays_nan_under_relu(kernels: str) -> None:
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+def test_nan_of_an_input_stays_nan(kernels: str, activation: str) -> None:
     weight = np.eye(4, dtype=np.float32)
     x = np.array([[np.nan, -1.0, 2.0, 0.0]], np.float32)
-    y = CondensedLinear(CompressedRows.of(weight), activation="relu", kernels=kernels)(x)
-    assert np.isnan(y[0, 0]) and y[0, 2] == 2.0
+    y = CondensedLinear(CompressedRows.of(weight), activation=activation, kernels=kernels)(x)
+    assert np.isnan(y[0, 0]) and y[0, 2] > 1.9
+
+
+@pytest.mark.parametrize("batch", [1, 40])
+def test_gelu(kernels: str, batch: int) -> None:
+    weight, bias = sparse((300, 64), 0.2), normal(300, seed=3) * 4
+    x, residual = normal(batch, 64), normal(batch, 300, seed=2)
+    layer = CondensedLinear(CompressedRows.of(weight), bias, activation="gelu", threads=2, kernels=kernels)
+    total = torch.from_numpy(exact_linear(x, weight, bias, residual, relu=False))
+    assert_close(layer(x, residual), F.gelu(total).numpy(), 13)
+
+
+def test_gelu_of_any_number(kernels: str) -> None:
+    """Off by less than three roundings of the result and 1e-6, which is what torch is off by where erf is about -1."""
+    x = np.concatenate([np.linspace(-20, 20, 40001), [-3e38, -1e4, 1e-38, 1e4, 3e38]]).astype(np.float32)
+    layer = CondensedLinear(CompressedRows.of(np.eye(1, dtype=np.float32)), activation="gelu", kernels=kernels)
+    exact = F.gelu(torch.from_numpy(x).double()).numpy()
+    assert np.all(np.abs(layer(x[:, None])[:, 0] - exact) <= 3 * np.spacing(np.maximum(x, 0)) + 1e-6)

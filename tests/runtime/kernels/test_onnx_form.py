@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn import functional as F
 
 import sparsefx
 from sparsefx.passes.condense import Condense
@@ -48,6 +49,10 @@ THEN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": lambda y, x: y + x,
     "AddRelu": lambda y, x: torch.relu(y + x),
 }
+GELU: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Gelu": lambda y, x: F.gelu(y),
+    "AddGelu": lambda y, x: F.gelu(x + y),
+}
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "CondensedLinear": (lambda: nn.Linear(40, 40), (7, 40)),
     "CondensedConv2d": (lambda: nn.Conv2d(12, 12, 3, padding=1, groups=2, bias=False), (12, 10, 9)),
@@ -68,11 +73,12 @@ def pruned(layer: nn.Module, density: float = 0.2) -> nn.Module:
     return layer
 
 
-@pytest.mark.parametrize("then", THEN)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    ("layer", "then"), [*itertools.product(LAYERS, THEN), *itertools.product(["CondensedLinear"], GELU)]
+)
 def test_kernels_and_bodies_compute_the_same(layer: str, then: str, tmp_path: Path) -> None:
     make, shape = LAYERS[layer]
-    net = Net(pruned(make()), THEN[then])
+    net = Net(pruned(make()), (THEN | GELU)[then])
     file = condensed_file(net, torch.randn(2, *shape), tmp_path)
     model = onnx.load(str(file))
     onnx.checker.check_model(model, full_check=True)
