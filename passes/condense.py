@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -19,7 +20,10 @@ from .graph import add_constant, bind, constant_of, is_constant, operator_name, 
 from .operators import compressed_rows
 
 LINEAR, CONV2D = torch.ops.aten.linear.default, torch.ops.aten.conv2d.default
-_ACTIVATIONS = {LINEAR: {"aten::relu": "relu", "aten::gelu": "gelu"}, CONV2D: {"aten::relu": "relu"}}
+_ACTIVATIONS: dict[Any, dict[str, str]] = {
+    LINEAR: {"aten::relu": "relu", "aten::gelu": "gelu"},
+    CONV2D: {"aten::relu": "relu"},
+}
 MOST_DENSITY = 0.3  # measured on CPUs: with more non-zeros than that, dense layers are as fast
 
 
