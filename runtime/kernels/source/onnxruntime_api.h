@@ -13,6 +13,7 @@ namespace sparsefx::ort {
 
 constexpr uint32_t kVersion = 17;
 constexpr const char* kRelease = "1.17";
+constexpr uint32_t kVersionInPlace = 18;  // knows outputs in place of inputs
 
 struct Status;
 struct Value;
@@ -195,6 +196,11 @@ struct CustomOperator {
     Status* (*infer_shapes)(Self, void*);
     int (*first_opset)(Self);
     int (*last_opset)(Self);
+    // From version 18 on: how many outputs may lie where an input does, and which.
+    size_t (*in_place)(int** inputs, int** outputs);
+    void (*release_in_place)(int* inputs, int* outputs);
+    size_t (*aliases)(int** inputs, int** outputs);
+    void (*release_aliases)(int* inputs, int* outputs);
 };
 
 }  // namespace sparsefx::ort

@@ -42,7 +42,7 @@ struct NamedKernel {
 
 // One variant, for sessions of these settings.
 struct Operator : CustomOperator {
-    Operator(const Variant& own, const Settings& own_settings);
+    Operator(const Variant& own, const Settings& own_settings, uint32_t api_version);
 
     const Variant* variant;
     const Settings settings;
@@ -77,9 +77,21 @@ ort::Status* compute(void* kernel, Context* context) {
     }
 }
 
-Operator::Operator(const Variant& own, const Settings& own_settings)
+// The result of a convolution may lie where the residual does: each number is read before its place is written.
+size_t residual_in_place(int** inputs, int** outputs) {
+    static int residual = kResidual, result = 0;
+    *inputs = &residual;
+    *outputs = &result;
+    return 1;
+}
+
+Operator::Operator(const Variant& own, const Settings& own_settings, uint32_t api_version)
     : CustomOperator{}, variant(&own), settings(own_settings) {
-    version = ort::kVersion;
+    version = api_version;
+    if (own.convolution && own.residual) {
+        in_place = residual_in_place;
+        release_in_place = [](int*, int*) {};
+    }
     CustomOperator::name = [](Self self) { return static_cast<const Operator*>(self)->variant->name; };
     provider = [](Self) { return "CPUExecutionProvider"; };
     inputs = [](Self self) { return static_cast<const Operator*>(self)->variant->residual ? size_t{5} : size_t{4}; };
@@ -98,7 +110,7 @@ Operator::Operator(const Variant& own, const Settings& own_settings)
 }
 
 // The operators for sessions of these settings, made once; ONNX Runtime may read them until the process ends.
-ort::Domain* domain(const Api& api, const Settings& settings) {
+ort::Domain* domain(const Api& api, const Settings& settings, uint32_t api_version) {
     static std::mutex mutex;
     static auto& domains = *new std::map<std::pair<int, Precision>, ort::Domain*>;
     std::lock_guard lock(mutex);
@@ -106,7 +118,7 @@ ort::Domain* domain(const Api& api, const Settings& settings) {
     if (found == nullptr) {
         api.call(ort::kCreateDomain, "sparsefx", &found);
         for (const Variant& variant : kVariants)
-            api.call(ort::kAddOperator, found, static_cast<CustomOperator::Self>(new Operator(variant, settings)));
+            api.call(ort::kAddOperator, found, static_cast<CustomOperator::Self>(new Operator(variant, settings, api_version)));
     }
     return found;
 }
@@ -140,8 +152,9 @@ extern "C" __attribute__((visibility("default"))) sparsefx::ort::Status* Registe
             std::string("sparsefx: ONNX Runtime ") + base->release() + " is too old for the sparse kernels, " + ort::kRelease +
             " or newer is needed");
     const ort::Api api(table);
+    const uint32_t version = base->table(ort::kVersionInPlace) != nullptr ? ort::kVersionInPlace : ort::kVersion;
     try {
-        api.call(ort::kAddDomain, options, domain(api, settings_of(api, options)));
+        api.call(ort::kAddDomain, options, domain(api, settings_of(api, options), version));
         return nullptr;
     } catch (const std::exception& error) {
         return api.status(std::string("sparsefx: ") + error.what());

@@ -95,6 +95,37 @@ def test_kernels_and_bodies_compute_the_same(layer: str, then: str, tmp_path: Pa
                 np.testing.assert_allclose(session.run([x.numpy()])[0], exact, rtol=0, atol=2e-6)
 
 
+class Residuals(nn.Module):
+    """Residuals that nobody needs afterwards, that the layer itself reads too, and that are read again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(pruned(nn.Conv2d(8, 8, 3, padding=1)) for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, itself, again, last = self.layers
+        a = torch.relu(first(x))
+        b = torch.relu(second(torch.sigmoid(a)) + a)
+        c = itself(b) + b
+        d = again(torch.sigmoid(c)) + c
+        y: Tensor = last(torch.sigmoid(d)) + d + c
+        return y
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_in_place_of_residuals(threads: int, tmp_path: Path) -> None:
+    net = Residuals().eval()
+    file = condensed_file(net, torch.randn(2, 8, 20, 20), tmp_path)
+    session = OnnxRuntimeSession(file, threads, custom_op_library())
+    net.double()
+    for batch in (1, 3):
+        x = torch.randn(batch, 8, 20, 20)
+        with torch.no_grad():
+            exact = net(x.double()).numpy()
+        for _ in range(3):
+            np.testing.assert_allclose(session.run([x.numpy()])[0], exact, rtol=0, atol=5e-6)
+
+
 def test_the_library_is_what_runs(tmp_path: Path) -> None:
     """Without its function a node can only be run by the library."""
     file = condensed_file(Net(pruned(nn.Linear(40, 40)), THEN["Relu"]), torch.randn(2, 40), tmp_path)
