@@ -98,9 +98,9 @@ def test_kernels_and_bodies_compute_the_same(layer: str, then: str, tmp_path: Pa
 class Residuals(nn.Module):
     """Residuals that nobody needs afterwards, that the layer itself reads too, and that are read again."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(pruned(nn.Conv2d(8, 8, 3, padding=1)) for _ in range(5))
+        self.layers = nn.ModuleList(pruned(nn.Conv2d(channels, channels, 3, padding=1)) for _ in range(5))
 
     def forward(self, x: Tensor) -> Tensor:
         first, second, itself, again, last = self.layers
@@ -112,14 +112,15 @@ class Residuals(nn.Module):
         return y
 
 
+@pytest.mark.parametrize("channels", [8, 7])  # a kernel takes two of them at a time
 @pytest.mark.parametrize("threads", [1, 2])
-def test_results_in_place_of_residuals(threads: int, tmp_path: Path) -> None:
-    net = Residuals().eval()
-    file = condensed_file(net, torch.randn(2, 8, 20, 20), tmp_path)
+def test_results_in_place_of_residuals(threads: int, channels: int, tmp_path: Path) -> None:
+    net = Residuals(channels).eval()
+    file = condensed_file(net, torch.randn(2, channels, 20, 20), tmp_path)
     session = OnnxRuntimeSession(file, threads, custom_op_library())
     net.double()
     for batch in (1, 3):
-        x = torch.randn(batch, 8, 20, 20)
+        x = torch.randn(batch, channels, 20, 20)
         with torch.no_grad():
             exact = net(x.double()).numpy()
         for _ in range(3):
