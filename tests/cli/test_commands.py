@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 import sparsefx
 from sparsefx.__main__ import main
 from tests.compiler.models import half_of_conv1, residual
+from tests.runtime.kernels.needs import needs_compiler
 
 FACTORY = """
 import torch
@@ -21,6 +22,11 @@ from torch import nn
 def residual():
     from tests.compiler.models import residual
     return residual()
+def sparse_layer():
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 64)
+    layer.weight.data.mul_(torch.rand(64, 64) < 0.1)
+    return layer
 def not_a_model():
     return 3
 def needs_an_argument(x):
@@ -92,6 +98,18 @@ def test_a_deviating_engine_fails_verification(workplace: Path, capsys: pytest.C
     assert _compile("--quiet") == 0
     assert main(["verify", "model.sfx", "factory:residual", "--weights", "weights.pth", *INPUT]) == 1
     assert capsys.readouterr().out.endswith("FAILED\n")
+
+
+@needs_compiler
+def test_rounded_weights_are_named_where_they_fail_verification(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = ["--representation", "condensed", "--precision", "bf16", "--quiet"]
+    model = ["factory:sparse_layer", "--input", "1x64"]
+    assert main(["compile", *model, *how, "-o", "rounded.sfx"]) == 0
+    assert main(["verify", "rounded.sfx", *model]) == 1
+    assert "rounded to bfloat16" in capsys.readouterr().out
+    assert main(["verify", "rounded.sfx", *model, "--tolerance", "0.05"]) == 0
 
 
 def test_an_exported_program_compiles(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
