@@ -29,13 +29,12 @@ struct PackedRows {
     bool flat;  // vectors of the image follow each other as those of the row do
 };
 
-constexpr int kTableSizes = 4;
-
 struct Kernels {
     const char* name;
-    int width, least_index_bits;
+    int width;
+    TableSizes tables;
 
-    RunLookup lookup[kTableSizes], lookup_bfloat16[kTableSizes];  // for tables from 2^least_index_bits inputs on
+    RunLookup lookup[kTableSizes], lookup_bfloat16[kTableSizes];  // for each size of tables
     RunTile tile;
     // out[c][r] = in[r][c]; strides in floats.
     void (*transpose)(const float* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride);

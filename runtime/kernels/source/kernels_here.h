@@ -70,15 +70,22 @@ inline void finish(const float* in, const float* residual, int64_t floats, Activ
     }
 }
 
+template <Precision precision, int bits>
+constexpr RunLookup lookup_of() {
+    if constexpr (bits <= kTables.most_bits) return run_lookup<precision, bits>;
+    return nullptr;
+}
+
 constexpr Kernels kernels_here(const char* name) {
-    constexpr int least = kLeastIndexBits;
+    constexpr int least = kTables.least_bits;
     constexpr Precision full = Precision::float32, half = Precision::bfloat16;
+    static_assert(kTables.most_bits < least + kTableSizes);
     return {
         name,
         Vector::width,
-        least,
-        {run_lookup<full, least>, run_lookup<full, least + 1>, run_lookup<full, least + 2>, run_lookup<full, least + 3>},
-        {run_lookup<half, least>, run_lookup<half, least + 1>, run_lookup<half, least + 2>, run_lookup<half, least + 3>},
+        kTables,
+        {lookup_of<full, least>(), lookup_of<full, least + 1>(), lookup_of<full, least + 2>(), lookup_of<full, least + 3>()},
+        {lookup_of<half, least>(), lookup_of<half, least + 1>(), lookup_of<half, least + 2>(), lookup_of<half, least + 3>()},
         run_tile,
         transpose,
         pack_rows,

@@ -23,9 +23,9 @@ Linear::Linear(
     const std::vector<float> values = stored_values(matrix, precision);
     SparseMatrix stored = matrix;
     stored.values = values.data();
-    const int least = kernels.least_index_bits, bits = index_bits_for(stored, least, least + kTableSizes - 1);
+    const int bits = index_bits_for(stored, kernels.width, precision, kernels.tables);
     lookup_ = pack_lookup(stored, kernels.width, bits, precision, threads);
-    run_part_ = (precision == Precision::bfloat16 ? kernels.lookup_bfloat16 : kernels.lookup)[bits - least];
+    run_part_ = (precision == Precision::bfloat16 ? kernels.lookup_bfloat16 : kernels.lookup)[bits - kernels.tables.least_bits];
     tiles_ = pack_tiles(stored, kernels.width, TileShape::single(kMostVectors), threads);
     if (bias == nullptr) return;
     std::copy(bias, bias + outputs_, bias_.begin());

@@ -2,16 +2,18 @@
 
 #include <algorithm>
 #include <climits>
+#include <limits>
 #include <numeric>
 
 namespace sparsefx {
 
 namespace {
 
-constexpr int64_t kWordCost = 2, kOverflowCost = 1;  // of a vector of words, and of an entry in the overflow
+// Cycles, where the weights come from beyond the caches: of a lane's word, an entry of the overflow, a group's sums.
+constexpr double kWordCycles = 0.6, kOverflowCycles = 3, kGroupCycles = 2;
 constexpr int64_t kMostGroups = 1 << 16;             // of a part, which numbers them with 16 bits
 constexpr size_t kCandidates = 256;                  // outputs looked at for each place of a group
-constexpr double kMostInBlock = 6.5;                 // of an output's inputs, on average
+constexpr int64_t kSample = 256;                     // outputs that decide about the blocks
 
 // The entries of one output in one block.
 struct Span {
@@ -127,12 +129,12 @@ private:
     // The number of slots that costs least.
     int slots_of(int64_t group, int64_t b) const {
         int best = 0;
-        int64_t least = INT64_MAX;
+        double least = std::numeric_limits<double>::infinity();
         for (int m = 0; m <= kMostSlots; m++) {
-            int64_t cost = kWordCost * words_of(precision_, m, index_bits_);
+            double cycles = kWordCycles * form_.width * words_of(precision_, m, index_bits_);
             for (int lane = 0; lane < form_.width; lane++)
-                cost += kOverflowCost * std::max<int64_t>(0, span(group, lane, b).size() - m);
-            if (cost < least) least = cost, best = m;
+                cycles += kOverflowCycles * static_cast<double>(std::max<int64_t>(0, span(group, lane, b).size() - m));
+            if (cycles < least) least = cycles, best = m;
         }
         return best;
     }
@@ -180,14 +182,20 @@ private:
     std::vector<uint32_t> stream_;
 };
 
-}  // namespace
-
-int index_bits_for(const SparseMatrix& matrix, int least, int most) {
-    const double density = static_cast<double>(matrix.nonzeros()) / static_cast<double>(matrix.rows * matrix.columns_count);
-    int bits = least;
-    while (bits < most && density * (2 << bits) <= kMostInBlock && (2 << bits) <= matrix.columns_count) bits++;
-    return bits;
+double cycles_of(const LookupForm& form, Precision precision, double lookup_cycles) {
+    double cycles = 0;
+    for (const LookupPart& part : form.parts) {
+        for (const LookupRun& run : part.runs) {
+            const int slots = static_cast<int>(run.slots);
+            const double read = kWordCycles * form.width * words_of(precision, slots, form.index_bits);
+            cycles += run.groups * (kGroupCycles + std::max(read, lookup_cycles * slots));
+        }
+        cycles += kOverflowCycles * static_cast<double>(part.overflow_rows.size());
+    }
+    return cycles;
 }
+
+}  // namespace
 
 LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Precision precision, int parts) {
     const Blocks blocks(matrix, 1 << index_bits);
@@ -204,6 +212,19 @@ LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Pr
         form.parts.push_back(PartPacker(matrix, blocks, form, index_bits, precision).pack(first, next - first));
     }
     return form;
+}
+
+int index_bits_for(const SparseMatrix& matrix, int width, Precision precision, const TableSizes& tables) {
+    SparseMatrix sample = matrix;
+    sample.rows = std::min(matrix.rows, kSample);
+    int best = tables.least_bits;
+    double least = std::numeric_limits<double>::infinity();
+    for (int bits = tables.least_bits; bits <= tables.most_bits; bits++) {
+        const LookupForm form = pack_lookup(sample, width, bits, precision, 1);
+        const double cycles = cycles_of(form, precision, tables.cycles[bits - tables.least_bits]);
+        if (cycles < least) least = cycles, best = bits;
+    }
+    return best;
 }
 
 LookupStream::LookupStream(const LookupPart& part)

@@ -15,7 +15,7 @@
 
 namespace sparsefx {
 
-constexpr int kMostSlots = 12;
+constexpr int kMostSlots = 16;
 
 // `groups` groups of one block with `slots` slots each; their ids begin at `first_id`.
 struct LookupRun {
@@ -59,9 +59,17 @@ struct LookupForm {
 // `parts` or more; the values are those that the precision stores.
 LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Precision precision, int parts);
 
-// Of how many bits an index is, from `least` to `most`: the larger the blocks, the less padding, as long as an output's
-// inputs in a block fit the slots.
-int index_bits_for(const SparseMatrix& matrix, int least, int most);
+constexpr int kTableSizes = 4;
+
+// Tables of 2^least_bits inputs and more, and what a lookup of one vector in each takes.
+struct TableSizes {
+    int least_bits, most_bits;
+    double cycles[kTableSizes];
+};
+
+// Of how many bits an index should be: larger blocks are padded less, as long as an output's inputs fit the slots, and
+// take longer to look up.
+int index_bits_for(const SparseMatrix& matrix, int width, Precision precision, const TableSizes& tables);
 
 // y[0 ... groups * width) += the part's product with x; x is readable up to blocks * 2^index_bits floats.
 using RunLookup = void (*)(const LookupStream& part, int64_t blocks, const float* x, float* y);

@@ -15,10 +15,10 @@ const uint32_t* run_groups(
     constexpr int words = words_of(precision, slots, bits);
     for (uint32_t i = 0; i < count; i++, stream += words * Vector::width) {
         float* place = y + size_t{groups[i]} * Vector::width;
-#pragma GCC unroll 16
+#pragma GCC unroll 20
         for (int word = 0; word < words * Vector::width; word += kLine) __builtin_prefetch(stream + kAhead + word);
         Vector sums[2] = {Vector::load(place), Vector::broadcast(0)};
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int s = 0; s < slots; s++) {
             const LanePlace index = place_of_index(precision, s, bits);
             const LanePlace weight = place_of_weight(precision, slots, s, bits);
@@ -46,7 +46,11 @@ const uint32_t* run_groups(
     case 9: return run_groups<precision, bits, 9>(table, stream, groups, count, y);
     case 10: return run_groups<precision, bits, 10>(table, stream, groups, count, y);
     case 11: return run_groups<precision, bits, 11>(table, stream, groups, count, y);
-    default: return run_groups<precision, bits, 12>(table, stream, groups, count, y);
+    case 12: return run_groups<precision, bits, 12>(table, stream, groups, count, y);
+    case 13: return run_groups<precision, bits, 13>(table, stream, groups, count, y);
+    case 14: return run_groups<precision, bits, 14>(table, stream, groups, count, y);
+    case 15: return run_groups<precision, bits, 15>(table, stream, groups, count, y);
+    default: return run_groups<precision, bits, 16>(table, stream, groups, count, y);
     }
 }
 

@@ -45,7 +45,7 @@ private:
 
 #include "table.h"
 
-constexpr int kLeastIndexBits = 4;
+constexpr TableSizes kTables = {4, 5, {3, 7}};
 
 // Eight floats in a register, which the low three bits of an index permute.
 template <>

@@ -40,7 +40,7 @@ struct Vector {
 
 #include "table.h"
 
-constexpr int kLeastIndexBits = 5;
+constexpr TableSizes kTables = {5, 8, {1.5, 3, 5.5, 10.5}};
 
 // 32 floats in two registers, looked up lane by lane: `vpermi2ps` takes the low five bits of an index.
 template <>

@@ -61,7 +61,7 @@ struct Vector {
     }
 };
 
-constexpr int kLeastIndexBits = 5;
+constexpr TableSizes kTables = {5, 8, {4, 4, 4, 4}};
 
 // 2^bits floats in memory.
 template <int bits>
