@@ -103,6 +103,14 @@ class CoupledChannels:
                 masks[self._name(weight_slice)][weight_slice.index] = False
         return masks
 
+    def written_by(self, index: int) -> list[str]:
+        """The layers that produce a candidate by weight name, each once for every channel it has there."""
+        return [self._name(s) for s in self.candidates[index].producers]
+
+    def read_by(self, index: int) -> list[str]:
+        """The layers that read a candidate, each once for every column it has there."""
+        return [self._name(s) for s in self.candidates[index].consumers]
+
     def _reason_to_keep(self, group: ChannelGroup, uses: Mapping[Key, int]) -> str | None:
         slices = _slices(group)
         if group.pinned is not None:
