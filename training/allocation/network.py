@@ -10,7 +10,7 @@ import numpy as np
 from .costs import LayerCosts
 from .kinds import Kind
 from .layer import Layer
-from .problem import BudgetProblem, Counts, Sum, Term, Values, Width
+from .problem import BudgetProblem, Counts, Sum, Term, Values, Width, prefix_values
 
 Parts = tuple[tuple[int, int], ...]  # kinds by number, and how many of a layer's channels one of each makes
 
@@ -61,6 +61,14 @@ class NetworkCosts:
         step = self._steps[kind]
         between = range(-(-least // step) * step, most + 1, step)
         return np.array(sorted({least, most, *between}))
+
+    def choose(self, importance: Sequence[Values], *, least: int = 1) -> BudgetProblem:
+        """Which of the channels of every kind should stay, at least so many: the most important ones, but how many?
+
+        `importance` is that of the channels of each kind, shape (channels,), in any order.
+        """
+        counts = [self.counts(kind, min(least, n), n) for kind, n in enumerate(self.full)]
+        return self.problem(counts, [prefix_values(i, c) for i, c in zip(importance, counts, strict=True)])
 
     def problem(self, counts: Sequence[Counts], values: Sequence[Values]) -> BudgetProblem:
         """Choose among `counts` of every kind, worth `values`."""

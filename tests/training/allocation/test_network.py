@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsefx.training.allocation.costs import FLOPs, LayerCosts, Memory, Parameters
-from sparsefx.training.allocation.kinds import kinds_of
-from sparsefx.training.allocation.layer import layers_of
-from sparsefx.training.allocation.network import NetworkCosts, at_inputs
-from sparsefx.training.allocation.problem import prefix_values
+from sparsefx.training.allocation.model import network_costs
+from sparsefx.training.allocation.network import at_inputs
 from sparsefx.training.allocation.separable import solve_separable
 from sparsefx.training.allocation.solve import solve
-from sparsefx.training.channels import CoupledChannels, groups_of
 from sparsefx.training.flops import layer_macs
-from sparsefx.training.layers import LayerPatterns, choose_layers
 
-from ..helpers import Residual, sgd
+from ..helpers import Residual
 from .problems import best_of_all
 
 
@@ -53,18 +49,10 @@ EXAMPLE = (torch.zeros(2, 3, 8, 8),)
 SMALLER = {"stem": 2, "a": 1, "b": 4, "wide": 5, "up": 3}
 
 
-def network_costs(model: nn.Module, costs: LayerCosts, choices: int = 64) -> NetworkCosts:
-    chosen = choose_layers(model, sgd(model), LayerPatterns())
-    channels = CoupledChannels(
-        groups_of(model, EXAMPLE), chosen.layers, chosen.aliases, prune_skip=True, prune_first=True
-    )
-    return NetworkCosts(layers_of(model, EXAMPLE), kinds_of(channels), costs, choices=choices)
-
-
 @pytest.mark.parametrize("costs", [FLOPs(), Parameters(), Memory()])
 def test_the_cost_of_widths_is_that_of_a_network_built_with_them(costs: LayerCosts) -> None:
-    whole = network_costs(Mixed(), costs)
-    small = network_costs(Mixed(**SMALLER), costs)
+    whole = network_costs(Mixed(), EXAMPLE, costs)
+    small = network_costs(Mixed(**SMALLER), EXAMPLE, costs)
     assert [kind.name for kind in whole.kinds] == list(SMALLER)
     kept = list(SMALLER.values())
     assert whole.cost(kept) == small.cost(small.full) < whole.cost(whole.full)
@@ -74,17 +62,17 @@ def test_the_cost_of_widths_is_that_of_a_network_built_with_them(costs: LayerCos
 
 def test_costs_of_the_dense_network_are_counted_elsewhere_too() -> None:
     model = Mixed()
-    assert network_costs(model, Parameters()).cost([4, 3, 5, 6, 4]) == sum(p.numel() for p in model.parameters())
+    assert network_costs(model, EXAMPLE, Parameters()).cost([4, 3, 5, 6, 4]) == sum(
+        p.numel() for p in model.parameters()
+    )
     flops = 2 * len(EXAMPLE[0]) * sum(layer_macs(model, EXAMPLE).values())
-    assert network_costs(model, FLOPs()).cost([4, 3, 5, 6, 4]) == flops
+    assert network_costs(model, EXAMPLE, FLOPs()).cost([4, 3, 5, 6, 4]) == flops
 
 
 def test_a_network_is_solved_to_the_optimum() -> None:
-    whole = network_costs(Mixed(), FLOPs())
+    whole = network_costs(Mixed(), EXAMPLE, FLOPs())
     rng = np.random.default_rng(0)
-    counts = [whole.counts(kind, 1, size) for kind, size in enumerate(whole.full)]
-    values = [prefix_values(rng.random(n), c) for n, c in zip(whole.full, counts, strict=True)]
-    problem = whole.problem(counts, values)
+    problem = whole.choose([rng.random(n) for n in whole.full])
     budget = 0.4 * whole.cost(whole.full)
     found = solve(problem, budget)
     assert found.optimal and found.value == pytest.approx(best_of_all(problem, budget))
@@ -92,9 +80,8 @@ def test_a_network_is_solved_to_the_optimum() -> None:
 
 
 def test_holding_what_layers_read_makes_costs_separable() -> None:
-    whole = network_costs(Residual(), FLOPs())
-    counts = [whole.counts(kind, 1, size) for kind, size in enumerate(whole.full)]
-    problem = whole.problem(counts, [prefix_values(np.ones(n), c) for n, c in zip(whole.full, counts, strict=True)])
+    whole = network_costs(Residual(), EXAMPLE, FLOPs())
+    problem = whole.choose([np.ones(n) for n in whole.full])
     last = [size - 1 for size in problem.sizes]
     held = at_inputs(problem, last)
     assert held.is_separable and not problem.is_separable
@@ -104,11 +91,11 @@ def test_holding_what_layers_read_makes_costs_separable() -> None:
 
 
 def test_counts_are_few_and_concatenated_ones_evenly_spaced() -> None:
-    whole = network_costs(Mixed(stem=16, a=40, b=24, wide=32), FLOPs(), choices=8)
+    whole = network_costs(Mixed(stem=16, a=40, b=24, wide=32), EXAMPLE, FLOPs(), choices=8)
     assert list(whole.counts(3, 1, 32)) == [1, 4, 8, 12, 16, 20, 24, 28, 32]
     assert list(whole.counts(3, 5, 11)) == [5, 8, 11]
     concatenated = [np.diff(whole.counts(kind, 16, whole.full[kind])) for kind in (1, 2)]
     assert all(set(d[:-1]) <= {16} for d in concatenated)
     for small, large in pairwise((4, 16)):
-        few, many = (network_costs(Mixed(wide=64), FLOPs(), choices=c) for c in (small, large))
+        few, many = (network_costs(Mixed(wide=64), EXAMPLE, FLOPs(), choices=c) for c in (small, large))
         assert len(few.counts(3, 1, 64)) < len(many.counts(3, 1, 64))
