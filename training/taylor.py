@@ -51,11 +51,11 @@ class TaylorImportance:
         total = torch.zeros(self._size, dtype=torch.float64)
         for name, parameter in self._norms.items():
             if parameter.grad is not None:
-                self._add(total, self._entries.places(name), parameter.detach() * parameter.grad)
+                self._add(total, self._entries.places(name), parameter.detach().double() * parameter.grad)
         for name, layer in self._layers.items():
             if layer.parameter.grad is not None:
                 products = layer.layout.rows(layer.weight * layer.parameter.grad)
-                self._add(total, self._filters.places(name), products.float().sum(1))
+                self._add(total, self._filters.places(name), products.sum(1, dtype=torch.float64))
         if bool(total.isfinite().all()):
             self._sum += total.abs()
             self._steps += 1
@@ -63,8 +63,8 @@ class TaylorImportance:
     def average(self) -> Tensor:
         """Over the steps that were measured and over ranks, shape (candidates,), in float64 on the CPU."""
         device = next(iter([*self._norms.values(), *(layer.parameter for layer in self._layers.values())])).device
-        mean = (self._sum / max(self._steps, 1)).float().to(device)
-        return mean_over_ranks(mean).double().cpu()
+        mean = self._sum / max(self._steps, 1)
+        return mean if device.type == "mps" else mean_over_ranks(mean.to(device)).cpu()  # no float64 and no ranks there
 
     def _add(self, total: Tensor, places: tuple[Tensor, Tensor], products: Tensor) -> None:
         indices, candidates = places

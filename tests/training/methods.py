@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sparsefx import training
 from sparsefx.training import Sparsifier
-from sparsefx.training.allocation.costs import Memory
+from sparsefx.training.allocation.costs import Parameters
 
 from .helpers import EXAMPLE, batch, sgd
 
@@ -51,7 +51,7 @@ class Case:
 
 _DATA = {"example_inputs": (batch(0, size=8)[0],)}
 _CHANNELS = {"example_inputs": EXAMPLE, "budget": 0.5}
-_MEMORY = {"costs": Memory(), "prune_first": True}
+_PARAMETERS = {"costs": Parameters(), "prune_first": True}
 _CHASE = {"example_inputs": EXAMPLE, "update_interval": 3, "channel_interval": 6}
 
 CASES = [
@@ -76,7 +76,7 @@ CASES = [
     Case("Campfire, CK", "Campfire", {"pattern": "kernel", "linear": "block", "block": 2}),
     Case("Campfire, combined", "Campfire", {"example_inputs": EXAMPLE}),
     Case("ChannelIEE", "ChannelIEE", {**_CHANNELS, "stages": (3, 2, 4), "stop": 0.75}),
-    Case("ChannelIEE, memory", "ChannelIEE", {**_CHANNELS, "stages": (2, 1, 3), **_MEMORY}),
+    Case("ChannelIEE, parameters", "ChannelIEE", {**_CHANNELS, "stages": (2, 1, 3), **_PARAMETERS}),
     Case("HALP", "HALP", {**_CHANNELS, "rounds": 4, "interval": 3}),
     Case("Random", "Random"),
     Case("SNIP", "SNIP", {**_DATA, "loss_fn": loss_fn}),
