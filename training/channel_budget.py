@@ -24,7 +24,7 @@ from .ranks import from_first_rank
 
 _GAP = 1e-4
 _NODES = 20  # no time limit: every machine and every rank must come to the same
-_SHARES = 400
+_SHARES, _COARSE = 400, 20
 _HALP_UNITS = 10_000
 
 
@@ -69,13 +69,9 @@ class ChannelBudget:
 
     def keep_equal_shares(self, generator: torch.Generator) -> None:
         """The largest share of every kind that the budget allows, the channels by chance."""
-        full = self.network.full
-        for part in range(_SHARES, -1, -1):
-            kept = [max(1, round(n * part / _SHARES)) for n in full]
-            if self.network.cost(kept) <= self.total:
-                self._keep(kept, torch.rand(len(self.channels.removed), generator=generator).double())
-                return
-        raise infeasible(self.total, self.network.cost([1] * len(full)))
+        part = self._largest_part(range(_SHARES, -1, -_COARSE))
+        part = self._largest_part(range(min(part + _COARSE - 1, _SHARES), part - 1, -1))
+        self._keep(self._equal_shares(part), torch.rand(len(self.channels.removed), generator=generator).double())
 
     def prune(self, importance: Tensor, budget: float) -> Allocation:
         """Keep the best of the active channels within `budget`; the fewest possible where even they cost more."""
@@ -118,6 +114,16 @@ class ChannelBudget:
             counts.append(chosen)
             values.append(prefix_values(scores, chosen - base))
         return self.network.problem(counts, values)
+
+    def _largest_part(self, parts: range) -> int:
+        """The first of falling shares that meets the budget."""
+        for part in parts:
+            if self.network.cost(self._equal_shares(part)) <= self.total:
+                return part
+        raise infeasible(self.total, self.network.cost(self._equal_shares(0)))
+
+    def _equal_shares(self, part: int) -> list[int]:
+        return [max(1, round(n * part / _SHARES)) for n in self.network.full]
 
     def _solve(self, problem: BudgetProblem, budget: float, order: Tensor) -> Allocation:
         found = solve(problem, budget, gap=_GAP, nodes=_NODES)
