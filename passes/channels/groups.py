@@ -37,7 +37,8 @@ class WeightSlice:
 class ChannelGroup:
     """Coupled channels: the filters that produce them and the input columns that read them.
 
-    `entries` are those of one-dimensional parameters and buffers: of BatchNorms, biases, scales of channels. `pinned` is the reason why the group can never be removed (an input, an output, a norm over channels ...).
+    `entries` are those of one-dimensional parameters and buffers: of BatchNorms, biases, scales of channels. `pinned`
+    is the reason why the group can never be removed (an input, an output, a norm over channels ...).
     """
 
     producers: tuple[WeightSlice, ...]
@@ -69,9 +70,7 @@ def channel_groups(graph_module: GraphModule, rules: Mapping[str, OperatorRule] 
         for index, g in enumerate(label[contraction.inputs.elements.reshape(-1)].tolist()):
             consumers[g].append(_input_slice(contraction, index))
     entries = _entries(trace, label)
-    return [
-        ChannelGroup(tuple(p), tuple(consumers[g]), pinned.get(g), tuple(entries[g])) for g, p in producers.items()
-    ]
+    return [ChannelGroup(tuple(p), tuple(consumers[g]), pinned.get(g), tuple(entries[g])) for g, p in producers.items()]
 
 
 def _entries(trace: GraphTrace, label: Indices) -> dict[int, list[WeightSlice]]:
