@@ -11,22 +11,27 @@ if TYPE_CHECKING:
     from .masks import MaskSet
     from .methods.at_initialisation import SNIP, GraSP, SynFlow
     from .methods.campfire import Campfire
+    from .methods.channel_iee import ChannelIEE
     from .methods.chase import Chase
     from .methods.gmp import GMP
     from .methods.granet import GraNet
+    from .methods.halp import HALP
     from .methods.iee import IEE
     from .methods.rigl import RigL
     from .methods.set import SET
     from .methods.srigl import SRigL
     from .methods.static import Random
+    from .methods.uniform_channels import UniformChannels
     from .sparsifier import Sparsifier
 
 _PUBLIC = {
     "Campfire": "methods.campfire",
+    "ChannelIEE": "methods.channel_iee",
     "Chase": "methods.chase",
     "GMP": "methods.gmp",
     "GraNet": "methods.granet",
     "GraSP": "methods.at_initialisation",
+    "HALP": "methods.halp",
     "IEE": "methods.iee",
     "MaskSet": "masks",
     "MaskStructure": "mask_structure",
@@ -38,14 +43,17 @@ _PUBLIC = {
     "SRigL": "methods.srigl",
     "Sparsifier": "sparsifier",
     "SynFlow": "methods.at_initialisation",
+    "UniformChannels": "methods.uniform_channels",
 }
 
 __all__ = [
     "GMP",
+    "HALP",
     "IEE",
     "SET",
     "SNIP",
     "Campfire",
+    "ChannelIEE",
     "Chase",
     "GraNet",
     "GraSP",
@@ -57,6 +65,7 @@ __all__ = [
     "SRigL",
     "Sparsifier",
     "SynFlow",
+    "UniformChannels",
 ]
 
 

@@ -103,6 +103,31 @@ class CoupledChannels:
                 masks[self._name(weight_slice)][weight_slice.index] = False
         return masks
 
+    def written_by(self, index: int) -> list[str]:
+        """The layers that produce a candidate by weight name, each once for every channel it has there."""
+        return [self._name(s) for s in self.candidates[index].producers]
+
+    def read_by(self, index: int) -> list[str]:
+        """The layers that read a candidate, each once for every column it has there."""
+        return [self._name(s) for s in self.candidates[index].consumers]
+
+    def entries_of(self, index: int) -> list[tuple[str, int]]:
+        """The entries of BatchNorms, biases and other vectors that belong to a candidate: name and place."""
+        return [(s.parameter, int(s.index[0])) for s in self.candidates[index].entries]  # type: ignore[arg-type]
+
+    def filters_of(self, index: int) -> list[tuple[str, int]]:
+        """The filters that produce a candidate: the layer's name and the row (see WeightLayout.rows)."""
+        return [(self._name(s), self._row(s)) for s in self.candidates[index].producers]
+
+    def _row(self, weight_slice: WeightSlice) -> int:
+        first, *rest = weight_slice.index
+        if not rest:
+            assert isinstance(first, int)
+            return first
+        assert isinstance(first, slice) and isinstance(rest[0], int)
+        outputs = int(self._layers[self._name(weight_slice)].parameter.shape[1])
+        return int(first.start) // int(first.stop - first.start) * outputs + rest[0]
+
     def _reason_to_keep(self, group: ChannelGroup, uses: Mapping[Key, int]) -> str | None:
         slices = _slices(group)
         if group.pinned is not None:

@@ -37,6 +37,22 @@ class CosineDecay:
 
 
 @dataclass(frozen=True)
+class ExponentialDecay:
+    """From `initial` at step 0 to `final` at `steps`, by the same factor each step; `final` ever after.
+
+    exp(a log(final) + (1 - a) log(initial)) with a = t / T (de Jorge et al. 2021, section 5; HALP's latency targets).
+    """
+
+    initial: float
+    final: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        share = min(step / self.steps, 1.0)
+        return float(self.initial ** (1 - share) * self.final**share)
+
+
+@dataclass(frozen=True)
 class GradualSparsity:
     """From `initial` at step `start` to `final` after `steps` more, fast at first and slower towards the end.
 

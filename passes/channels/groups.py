@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ..graph import ORIGIN
 from .analysis import connected_components
+from .arrays import Indices
 from .rules import OperatorRule
 from .rules.call import Contraction
 from .trace import GraphTrace
@@ -36,12 +37,14 @@ class WeightSlice:
 class ChannelGroup:
     """Coupled channels: the filters that produce them and the input columns that read them.
 
-    `pinned` is the reason why the group can never be removed (an input, an output, a norm over channels ...).
+    `entries` are those of one-dimensional parameters and buffers: of BatchNorms, biases, scales of channels. `pinned`
+    is the reason why the group can never be removed (an input, an output, a norm over channels ...).
     """
 
     producers: tuple[WeightSlice, ...]
     consumers: tuple[WeightSlice, ...]
     pinned: str | None
+    entries: tuple[WeightSlice, ...] = ()
 
     @property
     def is_internal(self) -> bool:
@@ -66,12 +69,29 @@ def channel_groups(graph_module: GraphModule, rules: Mapping[str, OperatorRule] 
             producers[g].append(_output_slice(contraction, index))
         for index, g in enumerate(label[contraction.inputs.elements.reshape(-1)].tolist()):
             consumers[g].append(_input_slice(contraction, index))
-    return [ChannelGroup(tuple(p), tuple(consumers[g]), pinned.get(g)) for g, p in producers.items()]
+    entries = _entries(trace, label)
+    return [ChannelGroup(tuple(p), tuple(consumers[g]), pinned.get(g), tuple(entries[g])) for g, p in producers.items()]
+
+
+def _entries(trace: GraphTrace, label: Indices) -> dict[int, list[WeightSlice]]:
+    """Of constants with one axis, by group: what is combined with channels one by one, and biases."""
+    entries: dict[int, list[WeightSlice]] = defaultdict(list)
+    places = [(node, value.elements) for node, value in trace.constants() if value.elements.ndim == 1]
+    places += [(c.bias, c.outputs.elements.reshape(-1)) for c in trace.contractions if c.bias is not None]
+    for node, elements in places:
+        for index, g in enumerate(label[elements].tolist()):
+            entries[g].append(WeightSlice(_name(node), (index,)))
+    return entries
 
 
 def _parameter(contraction: Contraction) -> str:
     assert contraction.weight is not None
-    return str(contraction.weight.meta.get(ORIGIN, contraction.weight.target))
+    return _name(contraction.weight)
+
+
+def _name(node: Node) -> str:
+    """What the user's model calls a parameter or buffer."""
+    return str(node.meta.get(ORIGIN, node.target))
 
 
 def _is_depthwise(contraction: Contraction) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 
 from sparsefx import training
 from sparsefx.training import Sparsifier
+from sparsefx.training.allocation.costs import Parameters
 
 from .helpers import EXAMPLE, batch, sgd
 
@@ -36,6 +38,11 @@ class Case:
         build: Callable[..., Sparsifier] = getattr(training, self.method)
         return build(model, optimizer or sgd(model), **{"total_steps": STEPS, **self.options, **options})
 
+    @property
+    def takes_sparsity(self) -> bool:
+        """Whether it is told how many zeros to make, rather than what the network may cost."""
+        return "sparsity" in inspect.signature(getattr(training, self.method)).parameters
+
     def inputs_as(self, dtype: torch.dtype) -> dict[str, Any]:
         """The case's example inputs in another precision, as options."""
         inputs = self.options.get("example_inputs")
@@ -43,6 +50,8 @@ class Case:
 
 
 _DATA = {"example_inputs": (batch(0, size=8)[0],)}
+_CHANNELS = {"example_inputs": EXAMPLE, "budget": 0.5}
+_PARAMETERS = {"costs": Parameters(), "prune_first": True}
 _CHASE = {"example_inputs": EXAMPLE, "update_interval": 3, "channel_interval": 6}
 
 CASES = [
@@ -66,6 +75,9 @@ CASES = [
     Case("Campfire, most in window", "Campfire", {"pattern": "window", "most_in_window": 3}),
     Case("Campfire, CK", "Campfire", {"pattern": "kernel", "linear": "block", "block": 2}),
     Case("Campfire, combined", "Campfire", {"example_inputs": EXAMPLE}),
+    Case("ChannelIEE", "ChannelIEE", {**_CHANNELS, "stages": (3, 2, 4), "stop": 0.75}),
+    Case("ChannelIEE, parameters", "ChannelIEE", {**_CHANNELS, "stages": (2, 1, 3), **_PARAMETERS}),
+    Case("HALP", "HALP", {**_CHANNELS, "rounds": 4, "interval": 3}),
     Case("Random", "Random"),
     Case("SNIP", "SNIP", {**_DATA, "loss_fn": loss_fn}),
     Case("GraSP", "GraSP", {**_DATA, "loss_fn": loss_fn}),

@@ -13,7 +13,7 @@ from sparsefx.passes.errors import SparsefxError
 from sparsefx.training.budget import allocate, budget_beside, target_nonzeros
 from sparsefx.training.distributions import erdos_renyi_kernel, global_magnitude, uniform
 from sparsefx.training.flops import layer_macs, theoretical_flops
-from sparsefx.training.schedules import Constant, CosineDecay, GradualSparsity
+from sparsefx.training.schedules import Constant, CosineDecay, ExponentialDecay, GradualSparsity
 from sparsefx.training.selection import highest, highest_of_all
 from sparsefx.training.sparse_layer import SparseLayer
 from sparsefx.training.weight_layout import WeightLayout
@@ -176,6 +176,7 @@ def test_rigls_cosine() -> None:
     assert schedule(0) == 0.3 and schedule(75) == schedule(1000) == 0
     assert CosineDecay(0.05, 10, 0.005)(10) == 0.005
     assert CosineDecay(0.5, 10, 0.25)(5) == pytest.approx(0.375)
+    assert [ExponentialDecay(8.0, 1.0, 3)(step) for step in range(5)] == pytest.approx([8, 4, 2, 1, 1])
 
 
 def test_gradual_sparsity_is_chases_equation_3() -> None:

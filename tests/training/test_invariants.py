@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparsefx.training import IEE, Campfire, Chase, Sparsifier, SRigL
+from sparsefx.training import HALP, IEE, Campfire, ChannelIEE, Chase, Sparsifier, SRigL
+from sparsefx.training.channel_method import ChannelMethod
+from sparsefx.training.exploring import ExploringSparsifier
+from sparsefx.training.flops import dense_hardware_flops, layer_macs
 from sparsefx.training.methods.campfire import CampfireSettings
 
-from .helpers import Plain, Residual, adam, assert_masked, backward, same, seeded, sgd, train
+from .helpers import EXAMPLE, Plain, Residual, adam, assert_masked, backward, same, seeded, sgd, train
 from .methods import CASES, STEPS, Case
 
 every_method = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -33,13 +36,16 @@ def test_after_every_step(
 ) -> None:
     model = seeded(build, seed)
     sparsity = case.options.get("sparsity", sparsity)
-    sparsifier = case(model, optimizer(model), sparsity=sparsity, seed=seed)
+    options = {"sparsity": sparsity} if case.takes_sparsity else {}
+    sparsifier = case(model, optimizer(model), seed=seed, **options)
     check = Checks(model, sparsifier)
     check.after(0)
     train(model, sparsifier, STEPS, first=100 * seed, after=lambda step: check.after(step))
     if isinstance(sparsifier, Chase):
         room = sum(int(allowed.sum()) for allowed in sparsifier.channels.allowed().values())
         assert sparsifier.nonzeros == min(round(sparsifier.size * (1 - sparsity)), room)
+    elif isinstance(sparsifier, ChannelMethod):
+        assert sparsifier.budget.cost <= sparsifier.budget.total * (1 + 1e-9), "the training ends within the budget"
     elif not isinstance(sparsifier, Campfire | SRigL) and "n_m" not in case.options:
         assert sparsifier.nonzeros == round(sparsifier.size * (1 - sparsity)), "the training ends on target"
 
@@ -51,19 +57,20 @@ class Checks:
         self.model, self.sparsifier = model, sparsifier
         self.before = copy.deepcopy(model.state_dict())
         self.masks = sparsifier.masks()
+        self.active = active_entries(sparsifier)
         self.removed = torch.zeros(0)
         self.frozen_buffers: dict[str, Tensor] = {}
 
     def after(self, step: int) -> None:
         sparsifier = self.sparsifier
-        if not (isinstance(sparsifier, IEE) and sparsifier.exploring):
+        if not sparsifier.exploring:
             assert_masked(sparsifier)
         if not isinstance(sparsifier, Campfire):  # its patterns count whole kernels
             assert sparsifier.nonzeros == sparsifier.target_nonzeros
         for kind, check in STRUCTURE.items():
             if isinstance(sparsifier, kind):
                 check(self, sparsifier)
-        self.masks = sparsifier.masks()
+        self.masks, self.active = sparsifier.masks(), active_entries(sparsifier)
         self.before = copy.deepcopy(self.model.state_dict())
 
 
@@ -90,8 +97,8 @@ def check_removed(checks: Checks, sparsifier: Chase) -> None:
         assert not (sparsifier.layers[name].mask & ~allowed).any()
 
 
-def check_exploration(checks: Checks, sparsifier: IEE) -> None:
-    estimation, improvement, _ = sparsifier.settings.stages
+def check_n_m(checks: Checks, sparsifier: IEE) -> None:
+    estimation = sparsifier.settings.stages[0]
     place = (sparsifier.step_count - 1) % sparsifier.settings.cycle + 1
     cycling = sparsifier.step_count <= sparsifier.settings.last_step
     if sparsifier.settings.n_m is not None:
@@ -100,25 +107,52 @@ def check_exploration(checks: Checks, sparsifier: IEE) -> None:
             groups = layer.layout.grid(layer.mask).unflatten(2, (-1, m)).sum(3)
             assert groups.max() <= n
             assert groups.min() == n or (cycling and estimation <= place < sparsifier.settings.cycle)
-    exploring = cycling and place > estimation + improvement
+
+
+def check_exploration(checks: Checks, sparsifier: ExploringSparsifier) -> None:
+    estimation, improvement, _ = sparsifier.settings.stages
+    place = (sparsifier.step_count - 1) % sparsifier.settings.cycle + 1
+    exploring = sparsifier.step_count <= sparsifier.settings.last_step and place > estimation + improvement
     if sparsifier.step_count and exploring:
         assert_frozen(checks, sparsifier)
     elif sparsifier.exploring:
         checks.frozen_buffers = {name: buffer.clone() for name, buffer in checks.model.named_buffers()}
 
 
-def assert_frozen(checks: Checks, sparsifier: IEE) -> None:
-    """Nothing has moved by a bit but weights that were masked, and running statistics until the exploration ends."""
-    explored = {layer.name for layer in sparsifier.explored}
-    ended = not sparsifier.exploring
+def assert_frozen(checks: Checks, sparsifier: ExploringSparsifier) -> None:
+    """Nothing has moved by a bit but what was masked, and running statistics until the exploration ends."""
     for name, value in checks.model.state_dict().items():
-        if name in explored:
-            active = checks.masks[name]
+        active = checks.active.get(name, torch.ones_like(value, dtype=torch.bool))
+        if name in dict(checks.model.named_parameters()):
             assert torch.equal(value[active], checks.before[name][active]), name
-        elif name in dict(checks.model.named_parameters()):
-            assert torch.equal(value, checks.before[name]), name
-        elif ended:
-            assert torch.equal(value, checks.frozen_buffers[name]), name
+        elif not sparsifier.exploring:
+            assert torch.equal(value[active], checks.frozen_buffers[name][active]), name
+
+
+def active_entries(sparsifier: Sparsifier) -> dict[str, Tensor]:
+    """What must not move while a method explores, by name; all of what is not named here must not either."""
+    active = {layer.name: layer.mask for layer in sparsifier.explored}
+    if isinstance(sparsifier, ChannelIEE):
+        active |= {layer.name: layer.mask for layer in sparsifier.tensors.parameters}
+        active |= {name: sparsifier.tensors.active(name, b) for name, b in sparsifier.tensors.buffers.items()}
+    return active
+
+
+def check_budget(checks: Checks, sparsifier: ChannelMethod) -> None:
+    """The masks cost what the budget says, by another count; in the course of pruning as much as is allowed then."""
+    if sparsifier.settings.unit == "FLOPs":
+        macs = layer_macs(checks.model, EXAMPLE)
+        flops = len(EXAMPLE[0]) * dense_hardware_flops(macs, sparsifier.masks())
+        assert sparsifier.budget.cost == pytest.approx(flops)
+    last = sparsifier.budget_history[-1]
+    assert last.cost == sparsifier.budget.cost
+    least = sparsifier.budget.network.cost([1] * len(last.kept))
+    assert isinstance(sparsifier, HALP) or last.cost <= max(last.budget, least) * (1 + 1e-9)
+    assert min(last.kept.values()) >= 1
+    removed = sparsifier.budget.channels.removed.clone()
+    if isinstance(sparsifier, HALP) and len(checks.removed):
+        assert (checks.removed <= removed).all(), "HALP prunes for good"
+    checks.removed = removed
 
 
 def check_campfire(checks: Checks, sparsifier: Campfire) -> None:
@@ -154,10 +188,12 @@ def campfire_count(settings: CampfireSettings, grid: Tensor, sparsity: float) ->
     return outputs * kernels * (positions - int(positions * 0.8 * sparsity + 1e-9))
 
 
-STRUCTURE: dict[type[Sparsifier], Callable[[Checks, Any], None]] = {
+STRUCTURE: dict[Any, Callable[[Checks, Any], None]] = {
     SRigL: check_fan_in,
     Chase: check_removed,
-    IEE: check_exploration,
+    IEE: check_n_m,
+    ExploringSparsifier: check_exploration,
+    ChannelMethod: check_budget,
     Campfire: check_campfire,
 }
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from sparsefx.training import IEE, Campfire
+from sparsefx.training import Campfire
+from sparsefx.training.exploring import ExploringSparsifier
 from sparsefx.training.ranks import average_gradients, from_first_rank, mean_over_ranks, number_from_first_rank
 
 from .helpers import smooth
@@ -110,7 +111,9 @@ def test_one_process_resumes_from_the_state_of_two_ranks(case: Case, ddp: dict[s
     trained = ddp[case.name]["trained"]
     assert sparsifier.step_count == SAVED_AT
     assert torch.equal(flat_masks(sparsifier), trained["masks"][SAVED_AT])
-    assert not isinstance(sparsifier, IEE) or sparsifier.exploring, "saved in the middle of an exploration"
+    assert not isinstance(sparsifier, ExploringSparsifier) or sparsifier.exploring, (
+        "saved in the middle of an exploration"
+    )
     alone = train(model, sparsifier, ALONE, first=SAVED_AT)
     assert torch.equal(alone.masks[-1], trained["masks"][-1])
     torch.testing.assert_close(alone.weights, trained["weights"])

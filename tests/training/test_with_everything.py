@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sparsefx.training import IEE
+from sparsefx.training.exploring import ExploringSparsifier
 
 from .helpers import Plain, assert_sound, backward, batch, same_weights, seeded, sgd, smooth, train
 from .methods import BY_NAME, STEPS, Case, every_method, some_methods
@@ -99,7 +99,9 @@ def test_a_dense_checkpoint_is_masked_at_the_next_step(
         assert_sound(sparsifier)
         for name, layer in sparsifier.layers.items():
             grown = layer.mask & ~old[name]
-            assert isinstance(sparsifier, IEE) or not layer.weight[grown].any(), "what grows starts at zero"
+            assert isinstance(sparsifier, ExploringSparsifier) or not layer.weight[grown].any(), (
+                "what grows starts at zero"
+            )
             if exploring:
                 assert torch.equal(layer.weight[old[name]], dense[name][old[name]]), "what is frozen is what was loaded"
 

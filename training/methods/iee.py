@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,55 +13,34 @@ from torch.optim import Optimizer
 from ...passes.errors import MaskError
 from ..criteria import magnitude
 from ..exploration import Exploration
+from ..exploring import ExplorationSettings, ExploringSparsifier
 from ..layers import bare_model
 from ..mask_structure import MaskStructure
-from ..masked_optimizer import Closure
 from ..n_m import can_hold, largest_n_of_m
 from ..schedules import CosineDecay
 from ..selection import highest, highest_of_all
-from ..settings import CoreOptions, Settings, default_interval, require, require_interval, require_share
+from ..settings import CoreOptions, default_interval, require
 from ..sparse_layer import SparseLayer
-from ..sparsifier import Proposal, Sparsifier
 
 Masks = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IEESettings(Settings):
+class IEESettings(ExplorationSettings):
     n_m: tuple[int, int] | None
-    drop_fraction: float
-    stages: tuple[int, int, int]
-    stop: float
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_share("drop_fraction", self.drop_fraction)
-        require_share("stop", self.stop)
-        for name, length in zip("HJQ", self.stages, strict=True):
-            require_interval(f"stage {name}", length)
         if self.n_m is not None:
             n, m = self.n_m
             require(0 < n < m, f"n_m must be (n, m) with 0 < n < m, found {self.n_m}")
-        require(
-            self.last_step > 0,
-            f"stages {self.stages} do not fit into {self.stop * self.total_steps:g} steps; shorten them",
-        )
-
-    @property
-    def cycle(self) -> int:
-        return sum(self.stages)
-
-    @property
-    def last_step(self) -> int:
-        """The end of the last whole cycle."""
-        return round(self.stop * self.total_steps) // self.cycle * self.cycle
 
     @property
     def drop_schedule(self) -> CosineDecay:
         return CosineDecay(self.drop_fraction, round(self.stop * self.total_steps))
 
 
-class IEE(Sparsifier):
+class IEE(ExploringSparsifier):
     """Advancing Weight and Channel Sparsification with Enhanced Saliency (Sun et al. 2025), unstructured and N:M.
 
     In cycles of `stages` (H, J, Q) steps, until `stop` * `total_steps` (Algorithm 1): train the active weights for H
@@ -109,8 +88,7 @@ class IEE(Sparsifier):
             stop=stop,
             **core,
         )
-        self.exploration = Exploration(bare_model(model), optimizer)
-        super().__init__(model, optimizer, settings)
+        super().__init__(model, optimizer, settings, Exploration(bare_model(model), optimizer))
         self._budgets = {layer.name: int(layer.mask.sum()) for layer in self.explored}
 
     def initial_masks(self) -> Masks:
@@ -128,77 +106,22 @@ class IEE(Sparsifier):
         return {layer.name: largest_n_of_m(layer, random[layer.name], n, m) for layer in self.explored}
 
     @property
-    def exploring(self) -> bool:
-        return self._explores(self.step_count + 1)
-
-    def is_update(self, step: int) -> bool:
-        return self._place(step) in (self.settings.stages[0], self.settings.cycle)
-
-    def dense_passes(self, step: int) -> int:
-        return int(self._explores(step))  # the forward pass (IEE, appendix 3)
-
-    @property
     def target_nonzeros(self) -> int:
         """The target; between pruning and growing, what the pruning left."""
         full = sum(self._budgets.values()) + sum(x.mask.numel() for x in self.layers.values() if x.kept_dense)
-        estimation, place = self.settings.stages[0], self._place(self.step_count)
+        estimation, place = self.settings.stages[0], self.place(self.step_count)
         if not estimation <= place < self.settings.cycle:
             return full
         return full - sum(self._exchanged(self.step_count - place + estimation).values())
 
-    def propose(self, step: int) -> Proposal:
-        fraction = self.settings.drop_schedule(step)
-        if self._place(step) == self.settings.cycle:
-            masks = self._grow()
-            self.exploration.end(self.explored)
-            return Proposal(masks, fraction)
-        self.exploration.put_away(self.explored)
-        return Proposal(self._prune(step), fraction)
-
-    @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
-        loss = super().step(closure)
-        if self.exploring and not self._explores(self.step_count):
-            self.exploration.begin(self.explored)
-        return loss
-
-    @torch.no_grad()
-    def mask_gradients(self) -> None:
-        if self.exploring:
-            self.exploration.mask_gradients(self.explored)
-        else:
-            super().mask_gradients()
-
-    def before_optimizer_step(self) -> None:
-        if self.exploring:
-            self.exploration.refreeze(self.explored)
-        else:
-            super().before_optimizer_step()
-
-    def after_optimizer_step(self) -> None:
-        if self.exploring:
-            self.exploration.hold(self.explored)
-        else:
-            super().after_optimizer_step()
+    def drop_fraction(self, step: int) -> float:
+        return self.settings.drop_schedule(step)
 
     def structures(self) -> Mapping[str, MaskStructure]:
         if self.settings.n_m is None:
             return {}
         n, m = self.settings.n_m
         return {layer.name: MaskStructure("n_m", n=n, m=m, layout=layer.layout) for layer in self.explored}
-
-    def extra_state(self) -> dict[str, Any]:
-        return self.exploration.state()
-
-    def load_extra_state(self, state: dict[str, Any]) -> None:
-        self.exploration.load_state(state)
-
-    def _place(self, step: int) -> int:
-        """The place of a step in its cycle, from 1; 0 when all cycles are over."""
-        return (step - 1) % self.settings.cycle + 1 if step <= self.settings.last_step else 0
-
-    def _explores(self, step: int) -> bool:
-        return self._place(step) > sum(self.settings.stages[:2])
 
     @property
     def _is_global(self) -> bool:
@@ -210,7 +133,7 @@ class IEE(Sparsifier):
         budgets = {"": sum(self._budgets.values())} if self._is_global else self._budgets
         return {name: int(fraction * budget) for name, budget in budgets.items()}
 
-    def _prune(self, step: int) -> Masks:
+    def prune(self, step: int) -> Masks:
         exchanged = self._exchanged(step)
         if self._is_global:
             return self._largest({layer.name: layer.mask for layer in self.explored}, self._active() - exchanged[""])
@@ -219,7 +142,7 @@ class IEE(Sparsifier):
             for layer in self.explored
         }
 
-    def _grow(self) -> Masks:
+    def grow(self, step: int) -> Masks:
         """Fill up to the budget by what exploration made of inactive weights."""
         if self._is_global:
             missing = sum(self._budgets.values()) - self._active()

@@ -12,6 +12,7 @@ from ...passes.errors import SparsefxError
 
 METHODS = (
     "SET", "RigL", "SRigL", "GMP", "GraNet", "Chase", "IEE", "Campfire", "SNIP", "GraSP", "SynFlow", "Random",
+    "ChannelIEE", "HALP", "UniformChannels",
 )  # fmt: skip
 DATA = ("digits", "textures", "cifar10", "cifar100", "folders")
 SCHEDULES = ("one_cycle", "cosine", "steps")
@@ -86,7 +87,7 @@ def method_options(name: str) -> list[str]:
     """What a method can be told besides model, optimizer and data."""
     own = list(inspect.signature(method_class(name)).parameters)
     shared = ["include", "exclude", "dense", "seed"]
-    given = {"model", "optimizer", "total_steps", "example_inputs", "loss_fn", "core", "layers"}
+    given = {"model", "optimizer", "total_steps", "example_inputs", "loss_fn", "costs", "core", "layers"}
     distribution = ["distribution"] if "core" in own else []
     return [option for option in own if option not in given] + distribution + shared
 

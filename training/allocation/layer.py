@@ -1,0 +1,94 @@
+"""The layers of a network as they run, for whoever knows what they cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...passes.capture import evaluation_mode
+from ..layers import SPARSIFIED_TYPES, bare_model
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One run of a convolution or linear layer. `name` is its weight's; sizes have neither batch nor channels.
+
+    `kernel`, `stride`, `padding` and `dilation` are empty for linear layers; `padding` may be "same" or "valid".
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    input_size: tuple[int, ...]
+    output_size: tuple[int, ...]
+    batch: int
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] | str = ()
+    dilation: tuple[int, ...] = ()
+    groups: int = 1
+    bias: bool = False
+    transposed: bool = False
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether it has one filter for every input channel: as many outputs as inputs, whatever is removed."""
+        return self.groups > 1 and self.groups == self.inputs == self.outputs
+
+    @property
+    def visits(self) -> int:
+        """Positions at which the kernel is applied to one sample."""
+        return prod(self.input_size if self.transposed else self.output_size)
+
+
+def layers_of(model: nn.Module, example_inputs: tuple[Any, ...]) -> list[Layer]:
+    """Every run of a convolution or linear layer in one forward pass in evaluation mode, in order."""
+    model, found = bare_model(model), list[Layer]()
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            found.append(_layer(name, module, inputs[0], output))
+
+        return hook
+
+    named = [(n, m) for n, m in model.named_modules() if isinstance(m, SPARSIFIED_TYPES)]
+    handles = [module.register_forward_hook(watch(f"{name}.weight".lstrip("."))) for name, module in named]
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            model(*example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _layer(name: str, module: Any, given: Tensor, output: Tensor) -> Layer:
+    if isinstance(module, nn.Linear):
+        return Layer(
+            name,
+            module.in_features,
+            module.out_features,
+            tuple(given.shape[1:-1]),
+            tuple(output.shape[1:-1]),
+            len(given),
+            bias=module.bias is not None,
+        )
+    return Layer(
+        name,
+        module.in_channels,
+        module.out_channels,
+        tuple(given.shape[2:]),
+        tuple(output.shape[2:]),
+        len(given),
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.groups,
+        module.bias is not None,
+        "Transpose" in type(module).__name__,
+    )
