@@ -1,0 +1,158 @@
+"""Profiling: what is in a table afterwards, and that kills, shards and second runs lose and repeat nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import sparsefx
+from sparsefx.passes.errors import TableError, TargetError
+from sparsefx.runtime.latency.table import LatencyTable
+from tests.runtime.latency.helpers import Residual, image
+
+GRID = (1.0, 0.6, 0.3)
+LOOSE = 10.0  # uncertainty at which one round is enough
+
+
+def profiled(path: Path | None = None, **settings: object) -> LatencyTable:
+    return sparsefx.profile(
+        Residual(), (image(),), threads=1, **{"grid": GRID, "tight": LOOSE, "path": path, **settings}
+    )
+
+
+@pytest.fixture(scope="module")
+def small_table() -> LatencyTable:
+    return profiled()
+
+
+def test_a_table_knows_its_setting_and_its_layers(small_table: LatencyTable) -> None:
+    setting = small_table.setting
+    assert (setting.target, setting.threads, setting.batch) == ("onnxruntime:cpu", 1, 1)
+    assert setting.engine.startswith("onnxruntime ") and setting.device
+    assert set(small_table.layers) == {"stem", "first", "second", "depthwise", "point", "head"}
+    assert len(small_table.records) >= len(GRID) ** 2
+    (low_in, high_in), (low_out, high_out) = small_table.channel_range("first")
+    assert (high_in, high_out) == (16, 24) and low_in < 8 and low_out < 12
+    grid = small_table.cost("first", np.arange(low_in, 17)[:, None], np.arange(low_out, 25)[None, :])
+    assert grid.shape == (17 - low_in, 25 - low_out) and (grid > 0).all()
+
+
+def test_widths_and_graphs_can_be_foretold(small_table: LatencyTable) -> None:
+    model = Residual()
+    dense = small_table.predict_widths(model, {})
+    assert dense > 0
+    slim = small_table.predict_widths(model, {"stem": 8, "point": 12}, outside="warn")
+    assert slim > 0
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    compiled = sparsefx.compile(model, (image(),), target="torch")
+    assert small_table.predict(compiled.graph_module) == pytest.approx(dense, rel=1e-6)
+
+
+def test_what_is_missing_is_named_or_measured(small_table: LatencyTable) -> None:
+    table = LatencyTable(small_table.setting, small_table.records, small_table.header)
+    other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Tanh(), nn.Conv2d(8, 4, 3))
+    graph = sparsefx.compile(other, (image(),), target="torch").graph_module
+    with pytest.raises(TableError, match="is not in the latency table: no measurement of"):
+        table.predict(graph)
+    before = len(table.records)
+    assert table.predict(graph, missing="measure") > 0
+    assert len(table.records) == before + 1
+    assert table.predict(graph) > 0
+
+
+def test_a_second_run_measures_nothing_again(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    first = profiled(path)
+    text = path.read_text()
+    second = profiled(path)
+    assert path.read_text() == text and second.records == first.records == LatencyTable.load(path).records
+
+
+def test_shards_make_the_whole(tmp_path: Path, small_table: LatencyTable) -> None:
+    parts = [profiled(tmp_path / f"part{i}", shard=(i, 2)) for i in (1, 2)]
+    whole = parts[0].merge(parts[1])
+    assert [r.name for r in whole.records] == [r.name for r in small_table.records]
+    assert not {r.name for r in parts[0].records} & {r.name for r in parts[1].records}
+
+
+def test_a_table_of_another_setting_is_not_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    profiled(path, time_limit=0.0)
+    with pytest.raises(TableError, match=r"was measured with batch 1 \(found 2\); give another path"):
+        sparsefx.profile(Residual(), (image(2),), threads=1, path=path)
+
+
+def test_a_time_limit_leaves_what_was_measured(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    assert len(profiled(path, time_limit=0.0).records) == 1
+    assert len(profiled(path, time_limit=0.0).records) == 2
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[float, str]] = []
+    profiled(time_limit=0.0, on_progress=lambda share, text: told.append((share, text)))
+    assert [share for share, _ in told] == sorted(share for share, _ in told) and told[-1][0] == 1.0
+    assert told[-1][1].startswith("1 networks measured")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid": (1.5, 1.0)}, "grid must be shares"),
+        ({"grid": (1.0,)}, "at least two"),
+        ({"shard": (3, 2)}, r"shard must be \(i, n\)"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(TableError, match=message):
+        profiled(**settings)
+
+
+def test_other_targets_are_refused() -> None:
+    with pytest.raises(TargetError, match="latency tables are made for onnxruntime:cpu, found target 'tensorrt:sm90'"):
+        profiled(target="tensorrt:sm90")
+
+
+SCRIPT = """
+import sys, torch, sparsefx
+from tests.runtime.latency.helpers import Residual, image
+torch.set_num_threads(1)
+sparsefx.profile(Residual(), (image(),), threads=1, grid=(1.0, 0.8, 0.6, 0.4, 0.2), tight=10.0, path=sys.argv[1])
+"""
+
+
+def test_a_kill_loses_one_measurement_at_most(tmp_path: Path) -> None:
+    """kill -9 in the middle; the next run keeps all whole lines and measures the rest once."""
+    path = tmp_path / "table"
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, str(path)])
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.read_bytes().count(b"\n") >= 4):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with path.open("ab") as file:
+        file.write(b'{"model": "half a li')  # as a kill while writing leaves it
+    kept = path.read_bytes().splitlines()[:-1]
+    assert len(kept) >= 4
+    with pytest.warns(UserWarning, match="the last measurement is damaged"):
+        table = profiled(path, grid=(1.0, 0.8, 0.6, 0.4, 0.2))
+    lines = path.read_bytes().splitlines()
+    assert lines[: len(kept)] == kept and len(lines) == len(table.records) + 1
+    assert len({record.name for record in table.records}) == len(table.records)
+
+
+def test_batches_and_threads_are_part_of_the_setting() -> None:
+    table = sparsefx.profile(Residual(), (image(2),), threads=2, grid=(1.0, 0.5), tight=LOOSE, time_limit=0.0)
+    assert (table.setting.batch, table.setting.threads) == (2, 2)
+    assert all("2x16x16" in key for key in table.keys if "kernel_shape 3x3" in key)
+    assert torch.isfinite(torch.tensor(table.predict_widths(Residual(), {}, outside="warn")))
