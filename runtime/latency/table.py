@@ -87,7 +87,7 @@ class LatencyTable:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Layers of the profiled models, by name."""
+        """Layers of the profiled model, by name; of several models with the model in front, `ResNet 1a2b3c4d: fc`."""
         return tuple(self._layer_costs)
 
     def seconds(self, node: EngineNode, *, outside: str = REFUSE) -> float:
@@ -218,11 +218,13 @@ class LatencyTable:
         kinds: dict[str, dict[str, set[tuple[tuple[int, int], tuple[int, int]]]]] = defaultdict(
             lambda: defaultdict(set)
         )
-        for record in self.records:
-            for timed in record.nodes:
-                node = timed.node
+        profiled = [record for record in self.records if record.widths is not None]
+        several = len({record.model for record in profiled}) > 1
+        for record in profiled:
+            for node in (timed.node for timed in record.nodes):
                 if node.layer is not None and node.channels is not None:
-                    kinds[node.layer][node.key].add((node.channels, node.width))
+                    name = f"{record.model}: {node.layer}" if several else node.layer
+                    kinds[name][node.key].add((node.channels, node.width))
         return {
             layer: LayerCost(layer, {key: (self.surfaces[key], sorted(seen)) for key, seen in found.items()})
             for layer, found in kinds.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import Namespace
+from itertools import count
 
 import torch
 
@@ -15,16 +16,20 @@ from sparsefx.passes.capture import capture
 from sparsefx.passes.errors import TableError
 from sparsefx.runtime.latency.profile import profile
 
+_LINES = 10  # networks between two lines that stay
+
 
 def run(arguments: Namespace) -> int:
     arguments.masks = None
     model, _ = load_model(arguments)
     inputs = example_inputs(arguments)
     with bar("profile", arguments.quiet) as progress:
+        told = count()
 
         def tell(share: float, text: str) -> None:
             progress.update(share)
-            progress.say(text)
+            if next(told) % _LINES == 0 or share == 1.0:
+                progress.say(text)
 
         table = profile(
             model if isinstance(model, torch.nn.Module) else capture(model, inputs),

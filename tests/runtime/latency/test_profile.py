@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +15,39 @@ import torch
 from torch import nn
 
 import sparsefx
+from sparsefx.passes.describe import describe
 from sparsefx.passes.errors import TableError, TargetError
+from sparsefx.runtime.latency.beside import engine_profile
+from sparsefx.runtime.latency.prepared import prepared_with, specs
+from sparsefx.runtime.latency.profiler import Profiler
 from sparsefx.runtime.latency.table import LatencyTable
+from sparsefx.runtime.onnxruntime.context import WhatIf, this_setting
 from tests.runtime.latency.helpers import Residual, image
 
 GRID = (1.0, 0.6, 0.3)
 LOOSE = 10.0  # uncertainty at which one round is enough
 
 
-def profiled(path: Path | None = None, **settings: object) -> LatencyTable:
-    return sparsefx.profile(
-        Residual(), (image(),), threads=1, **{"grid": GRID, "tight": LOOSE, "path": path, **settings}
-    )
+HERE = this_setting("onnxruntime:cpu", 1, 1)
+HEADER = {"setting": dict(HERE.__dict__), "inputs": specs((image(),)), "date": "today"}
+
+Profile = Callable[..., LatencyTable]
 
 
 @pytest.fixture(scope="module")
-def small_table() -> LatencyTable:
+def profiled() -> Profile:
+    """Profile the small network, which is lowered once for all tests."""
+    graph = prepared_with(Residual(), (image(),))
+    what_if = WhatIf(graph, describe(graph), HERE)
+
+    def run(path: Path | None = None, grid: Sequence[float] = GRID, **settings: object) -> LatencyTable:
+        return Profiler(what_if, "Residual", HERE, HEADER, path, grid, tight=LOOSE, **settings).run()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def small_table(profiled: Profile) -> LatencyTable:
     return profiled()
 
 
@@ -69,7 +87,19 @@ def test_what_is_missing_is_named_or_measured(small_table: LatencyTable) -> None
     assert table.predict(graph) > 0
 
 
-def test_a_second_run_measures_nothing_again(tmp_path: Path) -> None:
+def test_an_engine_is_laid_beside_the_table(small_table: LatencyTable) -> None:
+    graph = prepared_with(Residual(), (image(),))
+    found = engine_profile(graph, small_table)
+    assert {row.node.layer for row in found.operators} >= {None} and found.whole > 0
+    assert found.predicted is not None and all(row.predicted is not None for row in found.operators)
+    assert found.predicted == pytest.approx(small_table.predict(graph))
+    assert f"engine {found.whole:.3f} ms, predicted {found.predicted:.3f} ms" in str(found)
+    other = prepared_with(nn.Sequential(nn.Conv2d(3, 8, 5), nn.Tanh()), (image(),))
+    foreign = engine_profile(other, small_table)
+    assert foreign.predicted is None and "not in the table" in str(foreign)
+
+
+def test_a_second_run_measures_nothing_again(tmp_path: Path, profiled: Profile) -> None:
     path = tmp_path / "table"
     first = profiled(path)
     text = path.read_text()
@@ -77,27 +107,27 @@ def test_a_second_run_measures_nothing_again(tmp_path: Path) -> None:
     assert path.read_text() == text and second.records == first.records == LatencyTable.load(path).records
 
 
-def test_shards_make_the_whole(tmp_path: Path, small_table: LatencyTable) -> None:
-    parts = [profiled(tmp_path / f"part{i}", shard=(i, 2)) for i in (1, 2)]
+def test_shards_make_the_whole(tmp_path: Path, small_table: LatencyTable, profiled: Profile) -> None:
+    parts = [profiled(tmp_path / f"part{i}", share=(i, 2)) for i in (1, 2)]
     whole = parts[0].merge(parts[1])
     assert [r.name for r in whole.records] == [r.name for r in small_table.records]
     assert not {r.name for r in parts[0].records} & {r.name for r in parts[1].records}
 
 
-def test_a_table_of_another_setting_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_table_of_another_setting_is_not_gone_on_with(tmp_path: Path, profiled: Profile) -> None:
     path = tmp_path / "table"
     profiled(path, time_limit=0.0)
     with pytest.raises(TableError, match=r"was measured with batch 1 \(found 2\); give another path"):
         sparsefx.profile(Residual(), (image(2),), threads=1, path=path)
 
 
-def test_a_time_limit_leaves_what_was_measured(tmp_path: Path) -> None:
+def test_a_time_limit_leaves_what_was_measured(tmp_path: Path, profiled: Profile) -> None:
     path = tmp_path / "table"
     assert len(profiled(path, time_limit=0.0).records) == 1
     assert len(profiled(path, time_limit=0.0).records) == 2
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_told(profiled: Profile) -> None:
     told: list[tuple[float, str]] = []
     profiled(time_limit=0.0, on_progress=lambda share, text: told.append((share, text)))
     assert [share for share, _ in told] == sorted(share for share, _ in told) and told[-1][0] == 1.0
@@ -114,16 +144,17 @@ def test_progress_is_told() -> None:
 )
 def test_bad_settings_are_named(settings: dict[str, object], message: str) -> None:
     with pytest.raises(TableError, match=message):
-        profiled(**settings)
+        sparsefx.profile(Residual(), (image(),), **settings)
 
 
 def test_other_targets_are_refused() -> None:
     with pytest.raises(TargetError, match="latency tables are made for onnxruntime:cpu, found target 'tensorrt:sm90'"):
-        profiled(target="tensorrt:sm90")
+        sparsefx.profile(Residual(), (image(),), target="tensorrt:sm90")
 
 
 SCRIPT = """
 import sys, torch, sparsefx
+from sparsefx.runtime.onnxruntime.context import WhatIf, this_setting
 from tests.runtime.latency.helpers import Residual, image
 torch.set_num_threads(1)
 sparsefx.profile(Residual(), (image(),), threads=1, grid=(1.0, 0.8, 0.6, 0.4, 0.2), tight=10.0, path=sys.argv[1])
@@ -145,7 +176,9 @@ def test_a_kill_loses_one_measurement_at_most(tmp_path: Path) -> None:
     kept = path.read_bytes().splitlines()[:-1]
     assert len(kept) >= 4
     with pytest.warns(UserWarning, match="the last measurement is damaged"):
-        table = profiled(path, grid=(1.0, 0.8, 0.6, 0.4, 0.2))
+        table = sparsefx.profile(
+            Residual(), (image(),), threads=1, grid=(1.0, 0.8, 0.6, 0.4, 0.2), tight=LOOSE, path=path
+        )
     lines = path.read_bytes().splitlines()
     assert lines[: len(kept)] == kept and len(lines) == len(table.records) + 1
     assert len({record.name for record in table.records}) == len(table.records)

@@ -92,6 +92,13 @@ def test_merging_is_associative_and_keeps_the_tighter_measurement() -> None:
     assert len(left.records) == 4
 
 
+def test_layers_of_several_models_are_told_apart() -> None:
+    other = LatencyTable(SETTING, [record(16, 16, model="other"), record(32, 32, model="other")])
+    both = table().merge(other)
+    assert both.layers == ("net: conv", "other: conv")
+    assert both.channel_range("other: conv") == ((16, 32), (16, 32))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("device", "another"), ("engine", "onnxruntime 2.0"), ("threads", 4), ("batch", 8), ("target", "tensorrt:sm90")],
