@@ -22,7 +22,7 @@ Pair = tuple[int, int]
 Integers = NDArray[np.int64]
 
 _STEPS = (2, 4, 8, 16, 32)  # block sizes that engines have
-_EXCEPTIONS = 0.2  # share of runs by another kernel: inputs of less than a block have one of their own
+_EXCEPTIONS = 0.2  # share of runs that may be by another kernel than the rule says
 _LARGEST_BLOCK = 16  # that ONNX Runtime pads to
 
 
@@ -82,13 +82,18 @@ class LayerCost:
 
     @cached_property
     def _step(self) -> int:
-        """The smallest number by which inputs divide where one kernel runs, and do not where another does."""
+        """The number by which inputs divide where one kernel runs, and do not where another does; 1 for none.
+
+        Of several as good the smallest. Inputs of less than a block are left out: they may have a kernel of their own.
+        """
+        runs = [(c, key) for c, key in self._runs if c >= _LARGEST_BLOCK] or self._runs
+        mixed = {}
         for step in _STEPS:
-            whole, broken = ([key for c, key in self._runs if (c % step == 0) is side] for side in (True, False))
-            mixed = sum(min(whole.count(key), broken.count(key)) for key in self.kernels)
-            if whole and broken and mixed <= _EXCEPTIONS * len(self._runs):
-                return step
-        return 1
+            whole, broken = ([key for c, key in runs if (c % step == 0) is side] for side in (True, False))
+            if whole and broken:
+                mixed[step] = sum(min(whole.count(key), broken.count(key)) for key in self.kernels) / len(runs)
+        best = min(mixed, key=lambda step: mixed[step], default=1)
+        return best if mixed.get(best, 0.0) <= _EXCEPTIONS else 1
 
     @cached_property
     def _least(self) -> tuple[tuple[Integers, Integers], Floats]:

@@ -14,6 +14,7 @@ from ...passes.errors import TableError
 from ...passes.fold_batch_norm import FoldBatchNorm
 from ...passes.fold_constants import FoldConstants
 from ...passes.fold_unreached import FoldUnreached
+from ...passes.graph import PATTERN, constant_of, is_constant
 from ...passes.share_constants import ShareConstants
 
 InputSpecs = Sequence[tuple[Sequence[int], str]]  # shape and dtype of every example input
@@ -31,9 +32,17 @@ def prepared(model: nn.Module | GraphModule, inputs: InputSpecs | None) -> Graph
 def prepared_with(model: nn.Module, example_inputs: tuple[Any, ...]) -> GraphModule:
     """The graph of a model. Raises CaptureError."""
     graph_module = capture(model, example_inputs)
+    _count_as_live(graph_module)
     for graph_pass in (FoldConstants(), FoldBatchNorm(), FoldUnreached(None), FoldBatchNorm(), ShareConstants()):
         graph_pass(graph_module)
     return graph_module
+
+
+def _count_as_live(graph_module: GraphModule) -> None:
+    """Layers that start as zeros would fold whatever is behind them; here only shapes matter."""
+    for node in graph_module.graph.nodes:
+        if is_constant(node) and (value := constant_of(node)).ndim > 1 and not value.any():
+            node.meta[PATTERN] = torch.ones_like(value, dtype=torch.bool)
 
 
 def specs(example_inputs: tuple[Any, ...]) -> list[tuple[list[int], str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from torch.fx import GraphModule
@@ -38,9 +39,12 @@ class WhatIf:
 
     def __init__(self, graph_module: GraphModule, signature: Signature, setting: Setting) -> None:
         self.space = WidthSpace(graph_module)
-        self._template = EngineTemplate(self.space, signature)
-        self._setting = setting
+        self._signature, self._setting = signature, setting
         self._inputs = _inputs(signature, setting)
+
+    @cached_property
+    def _template(self) -> EngineTemplate:
+        return EngineTemplate(self.space, self._signature)
 
     def nodes(self, widths: Mapping[str, int], folder: Path) -> list[EngineNode]:
         """The engine's operators at these widths (all of them, by group)."""

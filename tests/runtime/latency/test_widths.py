@@ -38,6 +38,14 @@ def test_what_a_norm_or_an_output_pins_has_no_width() -> None:
     assert [g.name for g in space_of(Perceptron()).groups] == ["wide"]
 
 
+def test_layers_that_start_as_zeros_keep_the_network_alive() -> None:
+    model = Residual()
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.second.weight)
+    assert [g.name for g in space_of(model).groups] == ["stem", "first", "point"]
+    assert len(space_of(model).layers) == 6
+
+
 def test_grouped_convolutions_have_no_width() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, groups=2), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1))
     assert [g.name for g in space_of(model).groups] == ["2"]
