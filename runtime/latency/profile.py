@@ -74,5 +74,7 @@ def _name(model: nn.Module, graph: GraphModule) -> str:
 def _check(grid: Sequence[float] | None, shard: tuple[int, int]) -> None:
     if grid is not None and (len(grid) < 2 or any(not 0 < level <= 1 for level in grid)):
         raise TableError(f"grid must be shares of the full width between 0 and 1, at least two, found {list(grid)}")
+    if grid is not None and any(len(grid) % divisor == 0 for divisor in range(2, len(grid))):
+        raise TableError(f"grid must have a prime number of levels (2, 3, 5, 7, ...), found {len(grid)}")
     if not 1 <= shard[0] <= shard[1]:
         raise TableError(f"shard must be (i, n) with 1 <= i <= n, found {shard}")

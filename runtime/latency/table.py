@@ -32,8 +32,14 @@ _UNCERTAIN = 0.08  # of the calibration engine
 class LatencyTable:
     """Measured latencies of one setting. Raw measurements are in `records`, in any order."""
 
-    def __init__(self, setting: Setting, records: Iterable[Record], header: Mapping[str, Any] | None = None) -> None:
-        self.setting = setting
+    def __init__(
+        self,
+        setting: Setting,
+        records: Iterable[Record],
+        header: Mapping[str, Any] | None = None,
+        mismatch: str = REFUSE,
+    ) -> None:
+        self.setting, self.mismatch = setting, mismatch
         self.header = {**(header or {}), "setting": dict(setting.__dict__)}
         unique = {record.name: record for record in records}
         self.records = tuple(unique[name] for name in sorted(unique))
@@ -44,10 +50,13 @@ class LatencyTable:
     def load(cls, path: str | Path, *, setting: Setting | None = None, mismatch: str = REFUSE) -> LatencyTable:
         """Read a table's file. With a `setting` the table must be of it: TableError, or a warning for mismatch="warn".
 
-        Raises TableError where the file is damaged before its last line.
+        `mismatch` also says what predictions on another device or engine version than the table's do. Raises TableError
+        where the file is damaged before its last line.
         """
+        if mismatch not in (REFUSE, WARN):
+            raise TableError(f"mismatch must be 'refuse' or 'warn', found {mismatch!r}")
         header, records = table_file.read(Path(path))
-        table = cls(Setting.from_json(header.get("setting")), records, header)
+        table = cls(Setting.from_json(header.get("setting")), records, header, mismatch)
         if setting is not None:
             table.check(setting, mismatch)
         return table
@@ -143,6 +152,7 @@ class LatencyTable:
 
         if missing not in (REFUSE, "measure"):
             raise TableError(f"missing must be 'refuse' or 'measure', found {missing!r}")
+        self._check_here()
         nodes = lowered_nodes(graph_module, describe(graph_module), self.setting)
         if missing == "measure" and any(node.key not in self.surfaces for node in nodes):
             record = measured_graph(graph_module, describe(graph_module), self.setting)
@@ -156,6 +166,7 @@ class LatencyTable:
 
         Layers that share their channels must agree. Raises TableError for layers whose width cannot be chosen.
         """
+        self._check_here()
         what_if = self._what_if(model)
         with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
             nodes = what_if.nodes(what_if.space.complete(widths), Path(folder))
@@ -229,6 +240,12 @@ class LatencyTable:
             layer: LayerCost(layer, {key: (self.surfaces[key], sorted(seen)) for key, seen in found.items()})
             for layer, found in kinds.items()
         }
+
+    def _check_here(self) -> None:
+        """Engines built here must choose the kernels that the table has."""
+        from ..onnxruntime.context import this_setting
+
+        self.check(this_setting(self.setting.target, self.setting.threads, self.setting.batch), self.mismatch)
 
     def _add(self, record: Record) -> None:
         self.records = (*self.records, record)

@@ -31,7 +31,13 @@ def this_setting(target: str, threads: int | None, batch: int) -> Setting:
         raise TargetError(f"latency tables are made for {TARGET}, found target {target!r}")
     import onnxruntime
 
-    return Setting(TARGET, processor(), f"onnxruntime {onnxruntime.__version__}", threads or available_threads(), batch)
+    return Setting(
+        TARGET,
+        processor(),
+        f"onnxruntime {onnxruntime.__version__}",
+        available_threads() if threads is None else threads,
+        batch,
+    )
 
 
 class WhatIf:

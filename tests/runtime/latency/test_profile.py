@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,22 @@ def test_widths_and_graphs_can_be_foretold(small_table: LatencyTable) -> None:
     assert small_table.predict(compiled.graph_module) == pytest.approx(dense, rel=1e-6)
 
 
+@pytest.mark.parametrize(("name", "value"), [("device", "another"), ("engine", "onnxruntime 0.1")])
+def test_a_table_of_another_machine_foretells_nothing_unless_asked(
+    name: str, value: str, small_table: LatencyTable, tmp_path: Path
+) -> None:
+    foreign = LatencyTable(replace(small_table.setting, **{name: value}), small_table.records, small_table.header)
+    foreign.save(tmp_path / "table")
+    graph = prepared_with(Residual(), (image(),))
+    with pytest.raises(TableError, match=f"the latency table was measured with {name} {value!r}"):
+        LatencyTable.load(tmp_path / "table").predict(graph)
+    with pytest.raises(TableError, match=name):
+        foreign.predict_widths(Residual(), {})
+    with pytest.warns(UserWarning, match="its figures may be wrong"):
+        told = LatencyTable.load(tmp_path / "table", mismatch="warn").predict(graph)
+    assert told == pytest.approx(small_table.predict(graph))
+
+
 def test_what_is_missing_is_named_or_measured(small_table: LatencyTable) -> None:
     table = LatencyTable(small_table.setting, small_table.records, small_table.header)
     other = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Tanh(), nn.Conv2d(8, 4, 3))
@@ -139,6 +156,7 @@ def test_progress_is_told(profiled: Profile) -> None:
     [
         ({"grid": (1.5, 1.0)}, "grid must be shares"),
         ({"grid": (1.0,)}, "at least two"),
+        ({"grid": (1.0, 0.8, 0.6, 0.4)}, "a prime number of levels .*, found 4"),
         ({"shard": (3, 2)}, r"shard must be \(i, n\)"),
     ],
 )
