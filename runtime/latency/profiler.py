@@ -84,7 +84,8 @@ class Profiler:
         A given grid is measured in full.
         """
         last = np.abs(self.errors[-_LAST:])
-        round_done = len(self.records) * self.share[1] >= len(design(self.what_if.space.groups))
+        own = sum(record.model == self.model for record in self.records)
+        round_done = own * self.share[1] >= len(design(self.what_if.space.groups))
         return self.grid is None and round_done and self._is_good(last)
 
     @staticmethod

@@ -31,13 +31,8 @@ def this_setting(target: str, threads: int | None, batch: int) -> Setting:
         raise TargetError(f"latency tables are made for {TARGET}, found target {target!r}")
     import onnxruntime
 
-    return Setting(
-        TARGET,
-        processor(),
-        f"onnxruntime {onnxruntime.__version__}",
-        available_threads() if threads is None else threads,
-        batch,
-    )
+    engine, used = f"onnxruntime {onnxruntime.__version__}", available_threads() if threads is None else threads
+    return Setting(TARGET, processor(), engine, used, batch)
 
 
 class WhatIf:
