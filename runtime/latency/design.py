@@ -8,7 +8,7 @@ Only groups that meet in a layer need different columns, so that a colouring of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import product, zip_longest
 
 from .widths import WidthGroup
 
@@ -16,7 +16,8 @@ Widths = dict[str, int]
 
 LEVELS = (1.0, 0.99, 0.7, 0.5, 0.4, 0.2, 0.18)  # of the full width; a prime number of them
 MIDDLES = (0.85, 0.9, 0.6, 0.65, 0.3, 0.35, 0.25)  # for a second round, between the first
-_EVEN = (0, 3, 5)  # places of the levels that are rounded to blocks; the others fall out of an engine's blocks
+BLOCKS = (1.0, 0.75, 0.5, 0.35, 0.2)  # all of them rounded to blocks: what fits into blocks everywhere fuses more
+_EVEN = (0, 3, 5)  # places of other levels that are rounded to blocks; those between fall out of an engine's blocks
 _BLOCK, _SMALL_BLOCK, _STEP = 16, 4, 4
 _NEARLY = 0.98
 _WIDE = 32  # channels from which groups are cut by whole blocks
@@ -36,8 +37,18 @@ def design(groups: Sequence[WidthGroup], levels: Sequence[float] = LEVELS) -> li
             level = b if column == count else (a + column * b) % count
             chosen[group.name] = _width(group.full, levels, (level + number) % count)
         runs.append(chosen)
-    unique = {tuple(sorted(run.items())): run for run in [full, *runs]}
-    return list(unique.values())
+    return _unique([full, *runs])
+
+
+def rounds(groups: Sequence[WidthGroup]) -> tuple[list[Widths], list[Widths]]:
+    """The configurations of a first round, in blocks and beside them, and those of a second one between its levels."""
+    beside, blocks = design(groups, LEVELS), design(groups, BLOCKS)
+    first = [run for pair in zip_longest(beside[::2], beside[1::2], blocks) for run in pair if run is not None]
+    return _unique(first), design(groups, MIDDLES)
+
+
+def _unique(runs: Sequence[Widths]) -> list[Widths]:
+    return list({tuple(sorted(run.items())): run for run in runs}.values())
 
 
 def _width(full: int, levels: Sequence[float], place: int) -> int:
@@ -45,12 +56,18 @@ def _width(full: int, levels: Sequence[float], place: int) -> int:
     wanted = max(2, round(full * levels[place]))
     if levels[place] == 1.0:
         return full
-    if place in _EVEN:
-        block = _BLOCK if full >= _WIDE else _SMALL_BLOCK
-        return min(full, max(block, round(wanted / block) * block))
+    if place in _EVEN or tuple(levels) == BLOCKS:
+        return _in_blocks(full, wanted)
     if levels[place] > _NEARLY:
         return max(1, full - 1)  # just beneath the full width, which is mostly a block's
+    if full >= _WIDE:
+        wanted = max(wanted, _BLOCK + _STEP // 2)  # less than a block has kernels of its own
     return max(1, wanted - _STEP // 2) if wanted % _STEP == 0 else wanted
+
+
+def _in_blocks(full: int, wanted: int) -> int:
+    block = _BLOCK if full >= _WIDE else _SMALL_BLOCK
+    return min(full, max(block, round(wanted / block) * block))
 
 
 def _columns(groups: Sequence[WidthGroup]) -> dict[str, int]:

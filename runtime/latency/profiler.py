@@ -17,7 +17,7 @@ from ...passes.errors import TableError
 from ..onnxruntime.calibration import calibration_engine
 from ..onnxruntime.context import WhatIf
 from . import table_file
-from .design import LEVELS, MIDDLES, Widths, design
+from .design import Widths, design, rounds
 from .record import Record, Setting
 from .surface import Floats
 from .table import WARN, LatencyTable
@@ -72,8 +72,8 @@ class Profiler:
 
     def _plan(self) -> list[Widths]:
         """Widths in the order in which they are measured: a first round over the grid, then one between its levels."""
-        rounds = [self.grid] if self.grid is not None else [LEVELS, MIDDLES]
-        plan = [w for levels in rounds for w in design(self.what_if.space.groups, levels)]
+        groups = self.what_if.space.groups
+        plan = design(groups, self.grid) if self.grid is not None else [w for part in rounds(groups) for w in part]
         unique = list({self._name(w): w for w in plan}.values())
         first, count = self.share
         return unique[first - 1 :: count]
@@ -85,7 +85,7 @@ class Profiler:
         """
         last = np.abs(self.errors[-_LAST:])
         own = sum(record.model == self.model for record in self.records)
-        round_done = own * self.share[1] >= len(design(self.what_if.space.groups))
+        round_done = own * self.share[1] >= len(rounds(self.what_if.space.groups)[0])
         return self.grid is None and round_done and self._is_good(last)
 
     @staticmethod

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from sparsefx.runtime.latency.design import LEVELS, MIDDLES, design
+from sparsefx.runtime.latency.design import BLOCKS, LEVELS, MIDDLES, design, rounds
 from sparsefx.runtime.latency.widths import WidthGroup
 
 
@@ -15,7 +15,7 @@ def chain(*full: int) -> list[WidthGroup]:
     return [WidthGroup(n, (n,), (f"g{i + 1}",), full[i], tuple(range(full[i]))) for i, n in enumerate(names)]
 
 
-@pytest.mark.parametrize("levels", [LEVELS, MIDDLES, (1.0, 0.75, 0.5, 0.375, 0.25)])
+@pytest.mark.parametrize("levels", [LEVELS, MIDDLES, BLOCKS, (1.0, 0.75, 0.5, 0.375, 0.25)])
 def test_neighbours_meet_at_all_pairs_of_levels(levels: tuple[float, ...]) -> None:
     groups = chain(256, 512, 128, 1024)
     runs = design(groups, levels)
@@ -43,3 +43,11 @@ def test_tiny_groups_stay_within_what_they_have() -> None:
 
 def test_a_network_without_widths_is_measured_once() -> None:
     assert design([]) == [{}]
+
+
+def test_a_first_round_has_networks_all_in_blocks() -> None:
+    first, second = rounds(chain(256, 512, 128))
+    assert first[0] == {"g0": 256, "g1": 512, "g2": 128}
+    in_blocks = [run for run in first if all(width % 16 == 0 for width in run.values())]
+    assert len(in_blocks) >= len(BLOCKS) ** 2
+    assert len({tuple(run.values()) for run in first}) == len(first) and len(second) >= len(MIDDLES) ** 2
