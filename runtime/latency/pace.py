@@ -39,15 +39,29 @@ def paces_of(records: Sequence[Record]) -> Floats:
     """One number per record, 1 in the median."""
     paces = np.ones(len(records))
     for _ in range(_ROUNDS if len(records) > 2 else 0):
-        surfaces = surfaces_of(records, paces)
-        paces = np.array([_pace(record, surfaces) for record in records])
+        trends = _trends(records, surfaces_of(records, paces))
+        paces = np.array([_pace(record, trend) for record, trend in zip(records, trends, strict=True)])
         paces /= np.median(paces)
     return paces
 
 
-def _pace(record: Record, surfaces: dict[str, Surface]) -> float:
+def _trends(records: Sequence[Record], surfaces: dict[str, Surface]) -> list[Floats]:
+    """What the fit says of every operator of every record."""
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for i, record in enumerate(records):
+        for j, timed in enumerate(record.nodes):
+            places[timed.node.key].append((i, j))
+    trends = [np.empty(len(record.nodes)) for record in records]
+    for key, found in places.items():
+        widths = np.array([records[i].nodes[j].node.width for i, j in found], np.float64)
+        for (i, j), seconds in zip(found, surfaces[key].trend(widths), strict=True):
+            trends[i][j] = seconds
+    return trends
+
+
+def _pace(record: Record, trend: Floats) -> float:
+    """The median, weighted by time, of operators' times over the fit."""
     seconds = np.array([max(timed.seconds, _TICK) for timed in record.nodes])
-    trend = np.array([surfaces[t.node.key].trend(np.array([t.node.width], np.float64))[0] for t in record.nodes])
     order = np.argsort(seconds / trend)
     shares = np.cumsum(seconds[order])
     return float((seconds / trend)[order][np.searchsorted(shares, shares[-1] / 2)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class EngineTemplate:
             return self._lower(widths)
         numbers = self._numbers(self._space.sizes(widths))
         model = onnx.ModelProto()
-        model.CopyFrom(self._skeleton())
+        model.CopyFrom(self._skeleton)
         for name, array in self._constants.items():
             model.graph.initializer.append(numpy_helper.from_array(_resized(name, array, numbers), name))
         for name, attribute in _attributes(model):
@@ -70,16 +71,16 @@ class EngineTemplate:
         onnx.save(model, str(path), save_as_external_data=model.ByteSize() > 2**30)
         return path
 
+    @cached_property
     def _skeleton(self) -> Any:
         """The model without constants and noted shapes."""
         import onnx
 
-        if not hasattr(self, "_bare"):
-            self._bare = onnx.ModelProto()
-            self._bare.CopyFrom(self._full)
-            del self._bare.graph.initializer[:]
-            del self._bare.graph.value_info[:]
-        return self._bare
+        bare = onnx.ModelProto()
+        bare.CopyFrom(self._full)
+        del bare.graph.initializer[:]
+        del bare.graph.value_info[:]
+        return bare
 
     def _tie(self, full: Mapping[str, int]) -> dict[tuple[str, int], tuple[str, int]] | None:
         probes = [_probe(full, step) for step in (1, 2)]
