@@ -1,15 +1,15 @@
 """One lowered model that stands for all widths of a network, so that a choice of widths costs no export.
 
-Lowered are the full model and a probe, a model with other widths. Every size and every whole number (of a constant or
-an attribute, such as groups) that differs between the two files is tied to a size of the graph that differs in the same
-way; for other widths that size says what to write. A second probe checks it; where it does not hold, every choice is
-lowered by itself. The numbers in the weights are the full model's, repeated: they decide no time.
+Lowered are the full model and two probes, models with random widths. Every size and every whole number (of a constant
+or an attribute, such as groups) that differs between the files is tied to a size of the graph that is alike in all of
+them; for other widths that size says what to write. Where there is none, or several that are not the same size at all
+widths, every choice is lowered by itself. Numbers in the weights are the full model's, repeated: they decide no time.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,11 @@ from ...passes.signature import Signature
 from ..latency.widths import Sizes, WidthSpace
 from .lower import lower_to_onnx
 
-_Numbers = dict[tuple[str, int], int]  # (constant, axis), or (constant or attribute, ~place) -> size or whole number
+Place = tuple[str, int]
+_Numbers = dict[Place, int]  # (constant, axis), or (constant or attribute, ~place) -> size or whole number
+_Ties = dict[Place, Place | None]  # number of a file -> size of the graph
+_NOTED, _UNKNOWN = "=", 0  # behind the names of values whose sizes are noted; a size that is not
+_PROBES, _CHECKS = 2, 4  # widths that are lowered, and widths that only tell sizes apart
 _INT, _INTS = 2, 7  # kinds of attributes in ONNX's AttributeProto
 _MOST_ENTRIES = 64  # of whole numbers in a constant that may be sizes
 
@@ -35,7 +39,7 @@ class EngineTemplate:
         self._full = self._lower(full)
         self._constants = _constants(self._full)
         self.layers = _layers(self._full, space.layers)
-        self._ties: dict[tuple[str, int], tuple[str, int]] | None = {}
+        self._ties: _Ties | None = {}
         if full:
             self._ties = self._tie(full)
 
@@ -61,6 +65,12 @@ class EngineTemplate:
                 attribute.ints[:] = [numbers[name, ~place] for place in range(len(attribute.ints))]
             else:
                 attribute.i = numbers[name, ~0]
+        for name, sizes in _noted(model):
+            for axis, size in sizes:
+                if numbers[name, axis] == _UNKNOWN:
+                    size.Clear()
+                else:
+                    size.dim_value = numbers[name, axis]
         return model
 
     def write(self, widths: Mapping[str, int], folder: Path) -> Path:
@@ -73,29 +83,25 @@ class EngineTemplate:
 
     @cached_property
     def _skeleton(self) -> Any:
-        """The model without constants and noted shapes."""
+        """The model without constants."""
         import onnx
 
         bare = onnx.ModelProto()
         bare.CopyFrom(self._full)
         del bare.graph.initializer[:]
-        del bare.graph.value_info[:]
         return bare
 
-    def _tie(self, full: Mapping[str, int]) -> dict[tuple[str, int], tuple[str, int]] | None:
-        probes = [_probe(full, step) for step in (1, 2)]
-        found = [_numbers(model, _constants(model)) for model in map(self._lower, probes)]
-        ties = _ties(
-            _numbers(self._full, self._constants), found[0], self._space.sizes(full), self._space.sizes(probes[0])
-        )
-        if ties is None:
-            return None
-        self._ties = ties
-        return ties if self._numbers(self._space.sizes(probes[1])) == found[1] else None
+    def _tie(self, full: Mapping[str, int]) -> _Ties | None:
+        probes = [_probe(full, seed) for seed in range(_PROBES)]
+        models = [self._full, *map(self._lower, probes)]
+        others = [_probe(full, _PROBES + seed) for seed in range(_CHECKS)]
+        sizes = [self._space.sizes(widths) for widths in (full, *probes, *others)]
+        return _ties([_numbers(model, _constants(model)) for model in models], sizes)
 
     def _numbers(self, sizes: Sizes) -> _Numbers:
         assert self._ties is not None
-        return _numbers(self._full, self._constants) | {place: sizes[tied] for place, tied in self._ties.items()}
+        tied = {place: _UNKNOWN if size is None else sizes[size] for place, size in self._ties.items()}
+        return _numbers(self._full, self._constants) | tied
 
     def _lower(self, widths: Mapping[str, int]) -> Any:
         import onnx
@@ -106,13 +112,15 @@ class EngineTemplate:
             return onnx.load(str(lower_to_onnx(graph, self._signature, Path(folder))))
 
 
-def _probe(full: Mapping[str, int], step: int) -> dict[str, int]:
-    """Widths that differ from the full ones, differently for groups that are equally wide."""
-    seen: dict[int, int] = {}
+def _probe(full: Mapping[str, int], seed: int) -> dict[str, int]:
+    """Random widths below the full ones, different for groups that are equally wide, as far as there are so many."""
+    random = np.random.default_rng(seed)
+    left: dict[int, list[int]] = {}
     widths = {}
     for name, width in full.items():
-        seen[width] = seen.get(width, 0) + 1
-        widths[name] = max(1, width - step * seen[width] - (step - 1))
+        if not left.get(width):
+            left[width] = random.permutation(np.arange(1, width)).tolist() if width > 1 else [1]
+        widths[name] = int(left[width].pop())
     return widths
 
 
@@ -132,12 +140,21 @@ def _attributes(model: Any) -> list[tuple[str, Any]]:
     ]
 
 
+def _noted(model: Any) -> list[tuple[str, list[tuple[int, Any]]]]:
+    """Fixed sizes that the file notes for values inside; fusions in the engine rely on them."""
+    return [
+        (value.name + _NOTED, [(axis, d) for axis, d in enumerate(value.type.tensor_type.shape.dim) if d.dim_value])
+        for value in model.graph.value_info
+    ]
+
+
 def _numbers(model: Any, constants: Mapping[str, NDArray[Any]]) -> _Numbers:
     numbers: _Numbers = {
         (name, ~place): int(number)
         for name, attribute in _attributes(model)
         for place, number in enumerate(attribute.ints or [attribute.i])
     }
+    numbers |= {(name, axis): size.dim_value for name, sizes in _noted(model) for axis, size in sizes}
     for name, array in constants.items():
         if array.dtype == np.int64 and array.size <= _MOST_ENTRIES:
             numbers |= {(name, ~place): int(number) for place, number in enumerate(array.reshape(-1))}
@@ -146,17 +163,28 @@ def _numbers(model: Any, constants: Mapping[str, NDArray[Any]]) -> _Numbers:
     return numbers
 
 
-def _ties(
-    full: _Numbers, probe: _Numbers, sizes: Sizes, probed: Sizes
-) -> dict[tuple[str, int], tuple[str, int]] | None:
-    """For every number that changes a size that changes alike; None where one has none, or the files are no pair."""
-    if full.keys() != probe.keys():
+def _ties(numbers: Sequence[_Numbers], sizes: Sequence[Sizes]) -> _Ties | None:
+    """For every number that differs between the files a size that is alike in all of them.
+
+    `sizes` goes on with widths that were not lowered: None where sizes that are alike in the files differ there, where
+    a number has no size, and where the files are no variants of one another.
+    """
+    if len({frozenset(p for p in found if not p[0].endswith(_NOTED)) for found in numbers}) > 1:
         return None
-    by_change = {(size, probed[place]): place for place, size in reversed(sizes.items()) if place in probed}
-    changes = {place: (number, probe[place]) for place, number in full.items() if number != probe[place]}
-    if any(change not in by_change for change in changes.values()):
-        return None
-    return {place: by_change[change] for place, change in changes.items()}
+    count = len(numbers)
+    alike: dict[tuple[int, ...], dict[tuple[int, ...], Place]] = {}
+    for place in sizes[0]:
+        values = tuple(found[place] for found in sizes)
+        alike.setdefault(values[:count], {}).setdefault(values[count:], place)
+    ties: _Ties = {}
+    for place in numbers[0]:
+        values = tuple(found.get(place, _UNKNOWN) for found in numbers)
+        if len(set(values)) > 1:
+            candidates = list(alike.get(values, {}).values())
+            if len(candidates) != 1 and not place[0].endswith(_NOTED):
+                return None
+            ties[place] = candidates[0] if len(candidates) == 1 else None  # what is only noted need not be known
+    return ties
 
 
 def _resized(name: str, array: NDArray[Any], numbers: _Numbers) -> NDArray[Any]:
