@@ -25,7 +25,7 @@ class OnnxRuntimeSession:
     All graph optimisations are on; operators run one after the other. `custom_operators` is a library to register,
     such as `sparsefx.runtime.custom_op_library()`: without it condensed layers run as dense ones. `precision`
     is how that library stores the weights of linear layers: float32 or bfloat16. `profile` is how the file begins that
-    `end_profile` returns.
+    `end_profile` returns; with `optimized` the graph as it runs is written to that file, its weights beside it.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class OnnxRuntimeSession:
         *,
         precision: str = "float32",
         profile: Path | None = None,
+        optimized: Path | None = None,
     ) -> None:
         onnxruntime = _import_onnxruntime()
         self.threads = available_threads() if threads is None else threads
@@ -51,6 +52,8 @@ class OnnxRuntimeSession:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        if optimized is not None:
+            _write_optimized(options, optimized)
         self._custom_operators = custom_operators
         try:
             if custom_operators is not None:
@@ -78,6 +81,14 @@ class OnnxRuntimeSession:
             "precision": self.precision,
             "custom_operators": None if self._custom_operators is None else self._custom_operators.name,
         }
+
+
+def _write_optimized(options: Any, file: Path) -> None:
+    key = "session.optimized_model_external_initializers_"
+    options.optimized_model_filepath = str(file)
+    options.add_session_config_entry(f"{key}file_name", f"{file.name}.data")
+    options.add_session_config_entry(f"{key}min_size_in_bytes", "0")
+    options.log_severity_level = 3  # that the file is for this processor is known
 
 
 def _import_onnxruntime() -> Any:

@@ -37,6 +37,16 @@ _EXAMPLES = {
     "inspect": """examples:
   sparsefx inspect resnet50.sfx
   sparsefx inspect masks.safetensors --json""",
+    "profile": """examples:
+  sparsefx profile torchvision.models:resnet50 --input 1x3x224x224 -o resnet50.latency --threads 2
+  sparsefx profile torchvision.models:resnet50 --input 1x3x224x224 -o resnet50.latency    (goes on after a kill)
+  sparsefx profile mymodels:net --input 1x3x224x224 -o part1.latency --shard 1/2
+  sparsefx table part1.latency part2.latency --merge all.latency""",
+    "table": """examples:
+  sparsefx table resnet50.latency                                (what is in it)
+  sparsefx table resnet50.latency --plot layer2.0.conv2 -o staircase.png
+  sparsefx table before.latency after.latency --diff
+  sparsefx table part1.latency part2.latency --merge all.latency""",
     "kernels": """examples:
   sparsefx kernels build                                         (into the cache, as at first use)
   sparsefx kernels build -o lib                                  (for a container without a compiler)
@@ -177,6 +187,29 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a bundle, or a file of masks")
 
 
+def _profile(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=_MODEL_HELP)
+    parser.add_argument("--weights", metavar="FILE", help="safetensors file, or a checkpoint that loads without pickle")
+    parser.add_argument("--input", metavar="SHAPE", action="append", required=True, help=_INPUT_HELP)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="TABLE", help="the table's file; goes on if there is one"
+    )
+    parser.add_argument("--target", default="onnxruntime:cpu", help="engine to profile (onnxruntime:cpu)")
+    parser.add_argument("--grid", metavar="LEVELS", help="shares of the full width to measure, as 1,0.75,0.5,0.25,0.1")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="end then with what is measured")
+    parser.add_argument("--spread", type=float, default=0.02, help="certainty at which repetitions end (0.02)")
+    parser.add_argument("--shard", metavar="I/N", help="measure the I-th of N parts, to be merged")
+    _threads(parser)
+
+
+def _table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tables", nargs="+", metavar="table", help="latency tables, as sparsefx profile writes them")
+    parser.add_argument("--merge", metavar="TABLE", help="write all measurements of the tables to one file")
+    parser.add_argument("--diff", action="store_true", help="compare two tables, by kind of operator")
+    parser.add_argument("--plot", metavar="LAYER", help="draw a layer's staircase (matplotlib)")
+    parser.add_argument("-o", "--output", default="staircase.png", metavar="FILE", help="picture to draw (png, svg)")
+
+
 def _kernels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("build",), help="build: compile them, and print where the library is")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="where the library goes (the user's cache)")
@@ -192,5 +225,7 @@ _COMMANDS = {
     "verify": ("compare a bundle's engine with the masked model", _verify),
     "bench": ("time bundles against each other in one interleaved run", _bench),
     "inspect": ("show what is in a bundle or in a file of masks", _inspect),
+    "profile": ("measure a model's layers in its engine at other widths, as a latency table", _profile),
+    "table": ("show, merge, compare or draw latency tables", _table),
     "kernels": ("compile the kernels of condensed layers ahead of their first use", _kernels),
 }

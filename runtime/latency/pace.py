@@ -1,0 +1,67 @@
+"""How fast the machine was during every record, found from the records themselves.
+
+Speed drifts by a few percent between measurements that are minutes apart. A record holds dozens of operators, most of
+which other records hold at other widths: the median over its operators of time over what the fit of all records says
+(weighted by time) is how slow the machine was. Two rounds of fitting settle it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from .record import Record
+from .surface import Floats, Surface
+
+_ROUNDS = 2
+_TICK = 5e-7  # seconds: half of what ONNX Runtime's profile can tell apart
+
+
+def surfaces_of(records: Sequence[Record], paces: Floats) -> dict[str, Surface]:
+    """Time over widths for every kind of operator; the records' times are divided by their paces."""
+    points: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    products: dict[str, bool] = {}
+    for record, pace in zip(records, paces, strict=True):
+        for timed in record.nodes:
+            points[timed.node.key].append(timed.node.width)
+            seconds[timed.node.key].append(max(timed.seconds, _TICK) / pace)
+            products[timed.node.key] = timed.node.layer is not None
+    return {
+        key: Surface(np.array(points[key], np.float64), np.array(seconds[key]), products=products[key])
+        for key in sorted(points)
+    }
+
+
+def paces_of(records: Sequence[Record]) -> Floats:
+    """One number per record, 1 in the median."""
+    paces = np.ones(len(records))
+    for _ in range(_ROUNDS if len(records) > 2 else 0):
+        trends = _trends(records, surfaces_of(records, paces))
+        paces = np.array([_pace(record, trend) for record, trend in zip(records, trends, strict=True)])
+        paces /= np.median(paces)
+    return paces
+
+
+def _trends(records: Sequence[Record], surfaces: dict[str, Surface]) -> list[Floats]:
+    """What the fit says of every operator of every record."""
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for i, record in enumerate(records):
+        for j, timed in enumerate(record.nodes):
+            places[timed.node.key].append((i, j))
+    trends = [np.empty(len(record.nodes)) for record in records]
+    for key, found in places.items():
+        widths = np.array([records[i].nodes[j].node.width for i, j in found], np.float64)
+        for (i, j), seconds in zip(found, surfaces[key].trend(widths), strict=True):
+            trends[i][j] = seconds
+    return trends
+
+
+def _pace(record: Record, trend: Floats) -> float:
+    """The median, weighted by time, of operators' times over the fit."""
+    seconds = np.array([max(timed.seconds, _TICK) for timed in record.nodes])
+    order = np.argsort(seconds / trend)
+    shares = np.cumsum(seconds[order])
+    return float((seconds / trend)[order][np.searchsorted(shares, shares[-1] / 2)])

@@ -1,0 +1,39 @@
+"""A small engine whose time tells how fast the machine is just now; every measurement of a table has it in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .layer_models import LayerForm, Window, dense_model
+from .layer_times import random_inputs
+from .session import OnnxRuntimeSession
+
+_LAYERS = (  # weight, input and padding: about three milliseconds in all, bound by arithmetic and by memory
+    ((64, 64, 3, 3), (1, 64, 28, 28), 1),
+    ((256, 256, 1, 1), (1, 256, 14, 14), 0),
+    ((512, 512, 3, 3), (1, 512, 7, 7), 1),
+    ((768, 768), (64, 768), 0),
+)
+
+
+def calibration_engine(threads: int, folder: Path) -> Callable[[], object]:
+    """Runs the calibration engine once."""
+    random = np.random.default_rng(0)
+    forms = [
+        LayerForm(
+            random.standard_normal(weight, np.float32),
+            given,
+            Window(padding=(padding, padding)) if len(weight) == 4 else None,
+            residual=False,
+            activation="relu",
+        )
+        for weight, given, padding in _LAYERS
+    ]
+    model = dense_model(forms)
+    path = folder / "calibration.onnx"
+    path.write_bytes(model.SerializeToString())
+    session, inputs = OnnxRuntimeSession(path, threads), random_inputs(model)
+    return lambda: session.run(inputs)

@@ -1,0 +1,67 @@
+"""`sparsefx table`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+
+from sparsefx.passes.errors import TableError
+from sparsefx.runtime.latency.table import LatencyTable
+
+
+def run(arguments: Namespace) -> int:
+    tables = [LatencyTable.load(path) for path in arguments.tables]
+    if arguments.diff:
+        return _diff(arguments, tables)
+    table = tables[0].merge(*tables[1:])
+    if arguments.merge is not None:
+        table.save(arguments.merge)
+    if arguments.plot is not None:
+        from sparsefx.runtime.latency.plots import plot_staircase
+
+        plot_staircase(table, arguments.plot, arguments.output)
+    print(json.dumps(summary(table), indent=1) if arguments.json else summary_text(table))
+    return 0
+
+
+def summary(table: LatencyTable) -> dict[str, Any]:
+    """What a table holds, as JSON."""
+    spreads = [record.spread for record in table.records]
+    return {
+        "setting": dict(table.setting.__dict__),
+        "date": table.header.get("date"),
+        "networks": len(table.records),
+        "operators": len(table.keys),
+        "layers": {layer: table.channel_range(layer) for layer in table.layers},
+        "spread": float(np.median(spreads)) if spreads else None,
+        "sum over whole": [float(x) for x in np.percentile(table.accuracy(), [0, 50, 100])] if spreads else None,
+    }
+
+
+def summary_text(table: LatencyTable) -> str:
+    """The same for people."""
+    data = summary(table)
+    setting = ", ".join(f"{name} {value}" for name, value in data["setting"].items())
+    lines = [f"latency table of {data['date']}: {setting}"]
+    lines.append(f"{data['networks']} networks, {data['operators']} kinds of operators, {len(data['layers'])} layers")
+    if data["spread"] is not None:
+        low, middle, high = data["sum over whole"]
+        lines.append(
+            f"medians certain within {data['spread']:.1%}; the sum of the operators is {middle:.3f} of the engine "
+            f"({low:.3f} to {high:.3f})"
+        )
+    return "\n".join(lines)
+
+
+def _diff(arguments: Namespace, tables: list[LatencyTable]) -> int:
+    if len(tables) != 2:
+        raise TableError(f"--diff compares two tables, found {len(tables)}")
+    ratios = tables[0].diff(tables[1])
+    changed = tables[0].setting.differences(tables[1].setting)
+    rows = sorted(ratios.items(), key=lambda item: item[1])
+    text = "\n".join([*(f"setting: {line}" for line in changed), *(f"{ratio:6.2f}x  {key}" for key, ratio in rows)])
+    print(json.dumps({"settings": changed, "time": ratios}, indent=1) if arguments.json else text)
+    return 0
