@@ -1,4 +1,4 @@
-"""How layers that stay sparse inside are executed: what was decided, and the figures behind it."""
+"""What was decided by measurement, representations and widths, and the figures behind it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,30 @@ class LayerChoice:
     representation: str
     dense_us: float | None = None
     condensed_us: float | None = None
+
+
+@dataclass(frozen=True)
+class WidthChoice:
+    """Layers that share channels: outputs that exact removal leaves and that stay, and what the latency table says.
+
+    Milliseconds are of all layers that read or write these channels.
+    """
+
+    layers: tuple[str, ...]
+    exact: int
+    kept: int
+    exact_ms: float
+    kept_ms: float
+
+
+@dataclass(frozen=True)
+class WidthDecision:
+    """The fastest plan of wider layers, whether it was `taken`, and what whole engines took, in milliseconds."""
+
+    taken: bool
+    groups: tuple[WidthChoice, ...] = ()
+    exact_ms: float | None = None
+    kept_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from torch.fx import GraphModule
 from ..passes.condense import Condense
 from ..passes.errors import TargetError
 from ..runtime import custom_op_library
-from ..runtime.latency.measure import measure
 from ..runtime.latency.time_cache import processor
 from ..runtime.onnxruntime.known_times import known_times
 from ..runtime.onnxruntime.layer_times import LayerTime
@@ -19,11 +18,11 @@ from .build import Build
 from .candidates import Candidate, find_candidates
 from .choice import CONDENSED, DENSE, Choice, LayerChoice
 from .masked_model import keep_graph
+from .whole import time_engines
 
 # Of the dense time: layers that gain by themselves; and with them those that lose little, but spare their neighbours
 # two changes of layout.
 _MARGINS = (0.97, 1.25)
-_TURNS, _RUNS = 7, 4  # of whole engines
 
 Plan = frozenset[str]  # nodes to condense
 
@@ -57,7 +56,7 @@ def choose(
         return build(everything), Choice(asked, _layers(candidates, everything), threads, processor())
     times = known_times([c.form for c in candidates], threads, library, WEIGHTS[precision])
     builds = {Plan(): dense} | {plan: build(plan) for plan in _plans(candidates, times)}
-    whole = _whole(builds, inputs) if len(builds) > 1 else {}
+    whole = dict(zip(builds, time_engines(list(builds.values()), inputs), strict=True)) if len(builds) > 1 else {}
     best = min(whole, key=lambda plan: whole[plan], default=Plan())
     notes = _note(whole) if whole and not best else ()
     layers = _layers(candidates, best, times)
@@ -95,14 +94,3 @@ def _condensed(graph_module: GraphModule, plan: Plan) -> GraphModule:
     copy = keep_graph(graph_module)
     Condense(lambda layer: layer.node.name in plan)(copy)
     return copy
-
-
-def _whole(builds: dict[Plan, Build], inputs: Sequence[Tensor]) -> dict[Plan, float]:
-    """Milliseconds of each engine, medians of one interleaved run."""
-    contenders = {}
-    for number, build in enumerate(builds.values()):
-        arrays = build.engine.check(inputs)
-        contenders[str(number)] = lambda session=build.engine.session, arrays=arrays: session.run(arrays)
-    once = measure(contenders, seconds=0, least_runs=1, warm_up=1)["0"].median
-    results = measure(contenders, seconds=0, least_runs=_TURNS, warm_up=1, burst=_RUNS * once)
-    return {plan: results[str(number)].median * 1e3 for number, plan in enumerate(builds)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,23 +15,25 @@ from ..passes.channels.rules import OperatorRule
 from ..passes.errors import TargetError, VerificationError
 from ..passes.signature import Signature
 from ..runtime.engine import Engine
+from ..runtime.latency.table import LatencyTable
 from ..runtime.onnxruntime.inside import values_inside
 from ..runtime.targets import TORCH, find_target
 from .bisect import InsideEngine, first_deviation
 from .build import Build
 from .bundle import BuildSettings
 from .choice import MEASURED, REPRESENTATIONS
-from .choose import choose
 from .compiled import CompiledModel
 from .make_report import make_report
-from .masked_model import MaskedModel, flat_outputs
-from .pipeline import run_pipeline
+from .masked_model import MaskedModel, flat_outputs, keep_graph
 from .precision import with_rounded_weights
 from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
+from .slim_engine import EngineMaker
 from .stages import Stages
 from .verify import Run, Verification
 from .verify import verify as _compare
+from .widen import widen
+from .widths import table_for
 
 _ROUNDING = 1e-3  # relative to a tensor's largest entry: what the search for a faulty layer takes for rounding
 
@@ -47,6 +50,7 @@ def compile(
     threads: int | None = None,
     dynamic_batch: bool = True,
     dynamic_shapes: Any = None,
+    latency_table: LatencyTable | str | Path | None = None,
     rules: Mapping[str, OperatorRule] | None = None,
     verify: bool = True,
     verify_inputs: Any = None,
@@ -68,7 +72,11 @@ def compile(
     weights in bfloat16, which batches below eight read in half the time; three times the error of that rounding alone
     is then allowed.
 
-    Raises CaptureError, MaskError, TargetError, and VerificationError, naming the first layer that deviates, where
+    With a `latency_table` of this model (sparsefx.profile), or its file, removable channels stay where wider layers are
+    faster: by the table layer by layer, and then only if the engine as a whole gains.
+
+    Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer, and
+    VerificationError, naming the first layer that deviates, where
     an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
     output's standard deviation over inputs.
     """
@@ -77,22 +85,25 @@ def compile(
         raise TargetError(f"unknown representation {representation!r}; known are {', '.join(REPRESENTATIONS)}")
     stages = Stages(on_stage)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
+    inputs = tensors_of(example)
+    table = None if latency_table is None else table_for(latency_table, target, threads, inputs)
     with stages("capture"):
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
         reference = masked.reference(model)
-    with stages("passes"):
-        result = run_pipeline(masked.graph, rules)
-        report = make_report(_name(model), reference.graph, masked.graph, result)
-        report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
-    build = None
-    if target != TORCH.name:
-        with stages("lowering"):
-            build = Build(masked.graph, masked.signature, threads)
-        with stages("representations"):
-            build, report.choice = choose(masked.graph, build, tensors_of(example), representation, precision)
-            report.notes += _precision_notes(build, precision)
-            report.engine = {"target": target, **build.engine.session.settings()}
-    compiled = CompiledModel(masked.graph, masked.signature, BuildSettings(target, precision, threads), report, build)
+        before = None if table is None else keep_graph(masked.graph)
+    settings = BuildSettings(target, precision, threads)
+    maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
+    slim, widths = maker.make(masked.graph, stages), None
+    if table is not None and before is not None:
+        with stages("widths"):
+            slim, widths = widen(before, slim, maker, table)
+    report = make_report(_name(model), reference.graph, slim.graph, slim.result)
+    report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
+    report.choice, report.widths = slim.choice, widths
+    if slim.build is not None:
+        report.notes += _precision_notes(slim.build, precision)
+        report.engine = {"target": target, **slim.build.engine.session.settings()}
+    compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
             samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))

@@ -43,11 +43,11 @@ class Pipeline:
     end: tuple[GraphPass, ...]
 
 
-def pipeline(rules: Mapping[str, OperatorRule] | None = None) -> Pipeline:
+def pipeline(rules: Mapping[str, OperatorRule] | None = None, least: Mapping[str, int] | None = None) -> Pipeline:
     return Pipeline(
         start=(FoldConstants(), FoldBatchNorm()),
         fold=(FoldUnreached(rules), FoldBatchNorm()),
-        remove=RemoveChannels(rules),
+        remove=RemoveChannels(rules, least),
         end=(ShareConstants(),),
     )
 
@@ -61,10 +61,13 @@ class Observer(Protocol):
 
 
 def run_pipeline(
-    graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None, observer: Observer | None = None
+    graph_module: GraphModule,
+    rules: Mapping[str, OperatorRule] | None = None,
+    observer: Observer | None = None,
+    least: Mapping[str, int] | None = None,
 ) -> PipelineResult:
-    """Run the pipeline on a captured graph, in place."""
-    passes = pipeline(rules)
+    """Run the pipeline on a captured graph, in place; `rules` and `least` as in RemoveChannels."""
+    passes = pipeline(rules, least)
     steps: list[Step] = []
 
     def run(*group: GraphPass) -> bool:

@@ -26,6 +26,7 @@ def report_text(report: Mapping[str, Any]) -> str:
         lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
     lines += [f"Note: {note}" for note in report["notes"]]
     lines += verification_lines(report["verification"])
+    lines += width_lines(report.get("widths"))
     lines += choice_lines(report.get("choice"))
     if report["seconds"]:
         lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["seconds"].items()))
@@ -80,6 +81,24 @@ def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
         f"(bound {check['bound']:.1e}, the model's own rounding {check['eager']:.1e}; "
         "unit: the output's standard deviation over inputs)"
         for check in verification["outputs"]
+    ]
+
+
+def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
+    """Which channels that could go stay for speed, a line per group that shares them."""
+    if widths is None or not widths["groups"]:
+        return [] if widths is None else ["No layer is faster wider, by the latency table."]
+    rows = [("layers", "", "outputs needed", "outputs kept", "ms", "ms kept")]
+    for group in widths["groups"]:
+        first, more = group["layers"][0], len(group["layers"]) - 1
+        times = (f"{group[key]:.3f}" for key in ("exact_ms", "kept_ms"))
+        rows.append((first, f"and {more} more" if more else "", str(group["exact"]), str(group["kept"]), *times))
+    outcome = "taken" if widths["taken"] else "not taken"
+    return [
+        "",
+        *_table(rows),
+        f"Wider layers are {outcome}: the engine as a whole {widths['kept_ms']:.3f} ms with them, "
+        f"{widths['exact_ms']:.3f} ms without (the table's figures are of the layers that read or write a group)",
     ]
 
 

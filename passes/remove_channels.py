@@ -32,12 +32,14 @@ _MOST_ROUNDS = 100  # two or three are usual
 class RemoveChannels(GraphPass):
     """Removes channels; `rules` adds rows to the operator table, by name (`aten::relu`, `mylib::op`).
 
+    `least` has, for layers by name, how many output channels should stay though more could go.
     After a run, `analysis` holds what was found in the graph as it came, `final_analysis` what in the rewritten one.
     """
 
-    def __init__(self, rules: Mapping[str, OperatorRule] | None = None) -> None:
+    def __init__(self, rules: Mapping[str, OperatorRule] | None = None, least: Mapping[str, int] | None = None) -> None:
         super().__init__()
         self.rules = rules
+        self.least = least
         self.analysis: ChannelAnalysis | None = None
         self.final_analysis: ChannelAnalysis | None = None
 
@@ -51,7 +53,7 @@ class RemoveChannels(GraphPass):
         raise PassError(f"RemoveChannels still finds channels to remove after {_MOST_ROUNDS} rounds; please report it")
 
     def rewrite(self, graph_module: GraphModule) -> bool:
-        analysis = analyse_channels(graph_module, self.rules)
+        analysis = analyse_channels(graph_module, self.rules, self.least)
         self.final_analysis = analysis
         if not any(analysis.compaction.changed(v) for n in graph_module.graph.nodes for v in analysis.trace.values(n)):
             return False

@@ -28,6 +28,7 @@ RECTANGLE = "kept so that tensors stay rectangular"
 CARRIER = "kept to carry the constants of removed channels"
 UNFOLDABLE = "its constant varies over positions and cannot be folded"
 NOT_EMPTY = "the last channel of its tensor"
+WIDTH = "kept because a wider layer is faster"
 
 
 @dataclass
@@ -54,8 +55,15 @@ class ChannelAnalysis:
         return self.reasons.get(int(self.group[element]))
 
 
-def analyse_channels(graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None) -> ChannelAnalysis:
-    """Analyse a captured graph; constants are compared through the sparsity patterns on its get_attr nodes."""
+def analyse_channels(
+    graph_module: GraphModule,
+    rules: Mapping[str, OperatorRule] | None = None,
+    least: Mapping[str, int] | None = None,
+) -> ChannelAnalysis:
+    """Analyse a captured graph; constants are compared through the sparsity patterns on its get_attr nodes.
+
+    `least` has, for layers by name, how many output channels should stay at least, of those they have.
+    """
     trace = GraphTrace(graph_module, rules)
     group = connected_components(trace.flow.size, trace.flow.couplings)
     closure = _Closure(trace, group)
@@ -65,7 +73,7 @@ def analyse_channels(graph_module: GraphModule, rules: Mapping[str, OperatorRule
             value.transfer.backward(value)
         closure.keep_needed()
         plans = closure.close(_measured_maps(graph_module, trace, closure.kept))
-        settled = not _demand_partial_functions(trace, closure.kept)
+        settled = not closure.keep_least(least or {}) and not _demand_partial_functions(trace, closure.kept)
     return ChannelAnalysis(trace, group, closure.kept, plans, closure.reasons)
 
 
@@ -109,6 +117,17 @@ class _Closure:
         for value in self.trace.flow.values:
             self.keep(value.elements[value.demand & (value.state == LIVE)], NEEDED)
             self.keep(value.elements[value.required], REQUIRED)
+
+    def keep_least(self, least: Mapping[str, int]) -> bool:
+        """Keep the first channels that could go of layers that would have too few; tells whether there were any."""
+        kept = False
+        for contraction in self.trace.contractions:
+            outputs = contraction.outputs.elements.reshape(-1)
+            gone = outputs[~self.kept[outputs]]
+            missing = least.get(contraction.layer, 0) - (len(outputs) - len(gone))
+            if missing > 0 and len(gone) < len(outputs):
+                kept |= self.keep(gone[:missing], WIDTH)
+        return kept
 
     def close(self, measured: Mapping[Node, PositionalMaps]) -> dict[Node, Plan]:
         """Add what is missing until nothing is; the plans of all contractions."""

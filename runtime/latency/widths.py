@@ -22,7 +22,7 @@ from ...passes.channels.rules import OperatorRule
 from ...passes.channels.rules.call import Contraction
 from ...passes.channels.trace import GraphTrace
 from ...passes.errors import TableError
-from ...passes.graph import ORIGIN, PATTERN, copy_graph, set_constant
+from ...passes.graph import PATTERN, copy_graph, set_constant
 from ...passes.remove_channels import RemoveChannels
 
 Sizes = dict[tuple[str, int], int]  # (node, axis) of a graph -> size
@@ -50,7 +50,7 @@ class WidthSpace:
         self.graph_module, self.rules = graph_module, rules
         self._trace = GraphTrace(graph_module, rules)
         self._label = connected_components(self._trace.flow.size, self._trace.flow.couplings)
-        self.layers = tuple(layer_name(c) for c in self._trace.contractions if c.weight is not None)
+        self.layers = tuple(c.layer for c in self._trace.contractions if c.weight is not None)
         self.groups = self._find()
 
     def group(self, name: str) -> WidthGroup:
@@ -111,7 +111,7 @@ class WidthSpace:
         for c in self._trace.contractions:
             if c.weight is None:
                 continue
-            name = layer_name(c)
+            name = c.layer
             if c.kernel.groups > 1 and c.kernel.inputs == 1:
                 depthwise.add(name)
             for label in self._label[c.outputs.elements.reshape(-1)].tolist():
@@ -146,12 +146,6 @@ class WidthSpace:
         kept = ~np.isin(self._label, np.array(labels[len(labels) // 2 :], np.int64))
         missing: list[Indices] = [constraint.missing(kept) for constraint in self._trace.flow.constraints]
         return not any(len(m) for m in missing)
-
-
-def layer_name(contraction: Contraction) -> str:
-    """The module's name, by that of its weight."""
-    assert contraction.weight is not None
-    return str(contraction.weight.meta.get(ORIGIN, contraction.weight.target)).removesuffix(".weight")
 
 
 def _without(contraction: Contraction, removed: Mask) -> tuple[Tensor, Tensor]:

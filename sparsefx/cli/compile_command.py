@@ -22,6 +22,7 @@ def run(arguments: Namespace) -> int:
             representation=arguments.representation,
             threads=arguments.threads,
             dynamic_batch=not arguments.static_batch,
+            latency_table=arguments.latency_table,
             verify=not arguments.no_verify,
             tolerance=arguments.tolerance,
             on_stage=announce,

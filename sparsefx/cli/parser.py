@@ -161,6 +161,11 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         default="measured",
         help="how sparse layers run: measured (the faster of dense and condensed, the default), dense or condensed",
     )
+    parser.add_argument(
+        "--latency-table",
+        metavar="FILE",
+        help="of `sparsefx profile`: keep removable channels where a wider layer is faster",
+    )
     parser.add_argument("--embed-kernels", action="store_true", help="put the compiled kernels into the bundle")
     parser.add_argument("--static-batch", action="store_true", help="fix the batch to the one in --input")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with the masked model")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ...graph import PATTERN, bind, constant_of, is_constant, node_operands, operator_name, tensor_meta
+from ...graph import ORIGIN, PATTERN, bind, constant_of, is_constant, node_operands, operator_name, tensor_meta
 from ..arrays import Constants
 from ..axes import Size, size_of
 from ..compaction import Compaction
@@ -55,6 +55,13 @@ class Contraction:
     weight: Node | None = None  # None: a mean over channels
     bias: Node | None = None
     bias_name: str | None = None
+
+    @property
+    def layer(self) -> str:
+        """The module's name in the user's model, by that of its weight; that of the node where it has no weight."""
+        if self.weight is None:
+            return self.node.name
+        return str(self.weight.meta.get(ORIGIN, self.weight.target)).removesuffix(".weight")
 
 
 @dataclass(frozen=True)

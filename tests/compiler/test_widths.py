@@ -1,0 +1,123 @@
+"""Widths by measurement: what a table and whole engines say decides which removable channels stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sparsefx
+from sparsefx.compiler import widen
+from sparsefx.passes.errors import TableError
+from sparsefx.runtime.latency.record import Setting
+from sparsefx.runtime.latency.table import LatencyTable
+from sparsefx.runtime.onnxruntime.context import this_setting
+
+from .models import Residual, half_of_conv1, residual
+
+X = torch.randn(2, 3, 8, 8)
+
+
+class Blocks(LatencyTable):
+    """Layers whose inputs or outputs do not fill blocks of four take twice as long; measured up to 12 channels."""
+
+    def __init__(self, setting: Setting | None = None, unknown: str = "") -> None:
+        super().__init__(this_setting("onnxruntime:cpu", 1, len(X)) if setting is None else setting, [])
+        self.unknown = unknown
+
+    def cost(self, layer: str, c_in: Any, c_out: Any, *, envelope: bool = False) -> Any:
+        assert 4 <= c_in <= 12 or layer == "stem"
+        whole = np.asarray(c_in) % 4 == 0 if layer != "stem" else np.asarray(c_out) % 4 == 0
+        return np.where(whole, 1.0, 2.0) * (np.asarray(c_in) + np.asarray(c_out)) * 1e-3
+
+    def channel_range(self, layer: str) -> tuple[tuple[int, int], tuple[int, int]]:
+        if layer == self.unknown:
+            raise TableError(f"layer {layer!r} is not in the latency table")
+        return (3 if layer == "stem" else 4, 12), (4, 12)
+
+
+def pruned() -> tuple[Residual, sparsefx.MaskSet]:
+    """Nine of sixteen filters of conv1 are zero: seven stay, or eight with one to spare."""
+    model = residual()
+    masks = half_of_conv1(model)
+    mask = masks["conv1.weight"].clone()
+    mask[1] = False
+    return model, sparsefx.MaskSet({"conv1.weight": mask})
+
+
+@pytest.fixture
+def engines_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """What the exact engine and all wider ones are said to take."""
+
+    def say(exact: float, wider: float) -> None:
+        monkeypatch.setattr(widen, "time_engines", lambda builds, inputs: [exact, *[wider] * (len(builds) - 1)])
+
+    return say
+
+
+def width(compiled: Any) -> int:
+    (layer,) = (layer for layer in compiled.report.layers if layer.name == "conv1")
+    return int(layer.shape_after[0])
+
+
+def test_wider_layers_are_kept_and_exact(engines_take: Callable[[float, float], None]) -> None:
+    engines_take(1.0, 0.5)
+    model, masks = pruned()
+    compiled = sparsefx.compile(model, (X,), masks=masks, threads=1, latency_table=Blocks())  # verifies
+    exact = sparsefx.compile(model, (X,), masks=masks, threads=1)
+    assert width(compiled) % 4 == 0 and width(compiled) > width(exact)
+    decision = compiled.report.widths
+    assert decision is not None and decision.taken and (decision.exact_ms, decision.kept_ms) == (1.0, 0.5)
+    (group,) = decision.groups
+    assert group.layers == ("conv1",) and (group.exact, group.kept) == (width(exact), width(compiled))
+    assert group.kept_ms < group.exact_ms
+    stays = next(layer.stays for layer in compiled.report.layers if layer.name == "conv1")
+    assert stays["kept because a wider layer is faster"] == width(compiled) - width(exact)
+    assert "Wider layers are taken" in str(compiled.report)
+    x = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(compiled.engine()(x), exact.engine()(x), rtol=0, atol=1e-5)
+
+
+def test_the_engine_as_a_whole_decides(engines_take: Callable[[float, float], None]) -> None:
+    engines_take(1.0, 0.99)
+    model, masks = pruned()
+    compiled = sparsefx.compile(model, (X,), masks=masks, threads=1, latency_table=Blocks())
+    assert width(compiled) == width(sparsefx.compile(model, (X,), masks=masks, threads=1))
+    assert compiled.report.widths is not None and not compiled.report.widths.taken
+    assert "Wider layers are not taken" in str(compiled.report)
+
+
+def test_where_nothing_can_be_wider() -> None:
+    compiled = sparsefx.compile(residual(), (X,), threads=1, latency_table=Blocks())
+    assert compiled.report.widths is not None and compiled.report.widths.groups == ()
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        (lambda: Blocks(unknown="conv2"), {}, "layer 'conv2' is not in the latency table"),
+        (Blocks, {"threads": 2}, "threads"),
+        (lambda: Blocks(Setting("onnxruntime:cpu", "another", "onnxruntime 1.0", 1, 2)), {}, "another"),
+        (lambda: Path("nowhere.latency"), {}, "nowhere.latency"),
+    ],
+    ids=["layer", "threads", "processor", "file"],
+)
+def test_tables_that_do_not_fit_are_refused(table: Any, options: dict[str, Any], message: str) -> None:
+    model, masks = pruned()
+    with pytest.raises(TableError, match=message):
+        sparsefx.compile(model, (X,), masks=masks, latency_table=table(), **{"threads": 1, **options})
+
+
+def test_a_table_that_was_measured_decides(tmp_path: Path) -> None:
+    """From profile to compile, with real figures, whatever they are."""
+    model, masks = pruned()
+    file = tmp_path / "net.latency"
+    sparsefx.profile(model, (X,), threads=1, path=file, grid=(1.0, 0.5), tight=0.2)
+    compiled = sparsefx.compile(model, (X,), masks=masks, threads=1, latency_table=file)
+    decision = compiled.report.widths
+    assert decision is not None and decision.exact_ms is not None and decision.groups
+    assert all(group.kept > group.exact and group.exact_ms > 0 for group in decision.groups)
