@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ..passes.capture import evaluation_mode
-from .layers import SPARSIFIED_TYPES
+from .layer_runs import watch_layers
 from .weight_layout import WeightLayout
 
 
@@ -44,20 +42,10 @@ def _counted(
     """A figure of every layer by weight name, summed over one forward pass."""
     totals: dict[str, int] = defaultdict(int)
 
-    def count(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            totals[name] += figure(module, inputs[0], output)
+    def count(name: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+        totals[name] += figure(module, given, output)
 
-        return hook
-
-    layers = [(n, m) for n, m in model.named_modules() if isinstance(m, SPARSIFIED_TYPES)]
-    handles = [module.register_forward_hook(count(f"{name}.weight".lstrip("."))) for name, module in layers]
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            model(*example_inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch_layers(model, example_inputs, count)
     return dict(totals)
 
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ...passes.capture import evaluation_mode
-from ..layers import SPARSIFIED_TYPES, bare_model
+from ..layer_runs import watch_layers
+from ..layers import bare_model
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,12 @@ class Layer:
 
 def layers_of(model: nn.Module, example_inputs: tuple[Any, ...]) -> list[Layer]:
     """Every run of a convolution or linear layer in one forward pass in evaluation mode, in order."""
-    model, found = bare_model(model), list[Layer]()
+    found: list[Layer] = []
 
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found.append(_layer(name, module, inputs[0], output))
+    def see(name: str, module: nn.Module, given: Tensor, output: Tensor) -> None:
+        found.append(_layer(name, module, given, output))
 
-        return hook
-
-    named = [(n, m) for n, m in model.named_modules() if isinstance(m, SPARSIFIED_TYPES)]
-    handles = [module.register_forward_hook(watch(f"{name}.weight".lstrip("."))) for name, module in named]
-    try:
-        with evaluation_mode(model), torch.no_grad():
-            model(*example_inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch_layers(bare_model(model), example_inputs, see)
     return found
 
 
