@@ -9,11 +9,8 @@ namespace sparsefx {
 
 namespace {
 
-// Cycles, where the weights come from beyond the caches: of a lane's word, an entry of the overflow, a group's sums.
-constexpr double kWordCycles = 0.6, kOverflowCycles = 3, kGroupCycles = 2;
-constexpr int64_t kMostGroups = 1 << 16;             // of a part, which numbers them with 16 bits
-constexpr size_t kCandidates = 256;                  // outputs looked at for each place of a group
-constexpr int64_t kSample = 256;                     // outputs that decide about the blocks
+constexpr int64_t kMostGroups = 1 << 16;  // of a part, which numbers them with 16 bits
+constexpr size_t kCandidates = 256;      // outputs looked at for each place of a group
 
 // The entries of one output in one block.
 struct Span {
@@ -182,19 +179,6 @@ private:
     std::vector<uint32_t> stream_;
 };
 
-double cycles_of(const LookupForm& form, Precision precision, double lookup_cycles) {
-    double cycles = 0;
-    for (const LookupPart& part : form.parts) {
-        for (const LookupRun& run : part.runs) {
-            const int slots = static_cast<int>(run.slots);
-            const double read = kWordCycles * form.width * words_of(precision, slots, form.index_bits);
-            cycles += run.groups * (kGroupCycles + std::max(read, lookup_cycles * slots));
-        }
-        cycles += kOverflowCycles * static_cast<double>(part.overflow_rows.size());
-    }
-    return cycles;
-}
-
 }  // namespace
 
 LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Precision precision, int parts) {
@@ -212,19 +196,6 @@ LookupForm pack_lookup(const SparseMatrix& matrix, int width, int index_bits, Pr
         form.parts.push_back(PartPacker(matrix, blocks, form, index_bits, precision).pack(first, next - first));
     }
     return form;
-}
-
-int index_bits_for(const SparseMatrix& matrix, int width, Precision precision, const TableSizes& tables) {
-    SparseMatrix sample = matrix;
-    sample.rows = std::min(matrix.rows, kSample);
-    int best = tables.least_bits;
-    double least = std::numeric_limits<double>::infinity();
-    for (int bits = tables.least_bits; bits <= tables.most_bits; bits++) {
-        const LookupForm form = pack_lookup(sample, width, bits, precision, 1);
-        const double cycles = cycles_of(form, precision, tables.cycles[bits - tables.least_bits]);
-        if (cycles < least) least = cycles, best = bits;
-    }
-    return best;
 }
 
 LookupStream::LookupStream(const LookupPart& part)

@@ -17,6 +17,9 @@ namespace sparsefx {
 
 constexpr int kMostSlots = 16;
 
+// Cycles, where the weights come from beyond the caches: of a lane's word, an entry of the overflow, a group's sums.
+constexpr double kWordCycles = 0.6, kOverflowCycles = 3, kGroupCycles = 2;
+
 // `groups` groups of one block with `slots` slots each; their ids begin at `first_id`.
 struct LookupRun {
     uint32_t slots, groups, first_id;
