@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _NEAREST = 6  # measurements that correct the fit
-_NEAR = 0.05  # distance, in logarithms of the widths, below which measurements count alike
+_NEAR = 0.02  # distance, in logarithms of the widths, below which measurements count alike
 _AT_ONCE = 4096  # points
 _TINY = 1e-9  # seconds
 
