@@ -1,23 +1,26 @@
 """Channel methods under a budget: accuracy at measured latency, on the small tasks of benchmarks.learning.
 
-    python -m benchmarks.latency_methods [--task digits|textures] [--minutes N] [--costs module:function] [--table]
+    python -m benchmarks.latency_methods [--task digits|textures] [--minutes N] [--costs latency|FLOPs] [--table]
 
 IEE and uniform channels train the small residual network from scratch, HALP (one-shot, by its own knapsack and by the
 exact solver), IEE and uniform channels finetune a trained one for as many epochs again. Budgets are 55% and 30% of what
-the dense network costs: by FLOPs, or by what a function given by `--costs` returns (see LayerCosts). What is trained is
-compiled (dense layers, one thread), and timed beside the dense engine on batches of 32, in turn. Trainings in the
-results file are not repeated; three seeds.
+the dense network costs: by a latency table of that network on batches of 32 and one thread, which is profiled first, by
+FLOPs, or by what `--costs module:function` returns (see LayerCosts). What is trained is compiled (dense layers, one
+thread), and timed beside the dense engine on such batches, in turn. Trainings in the results file are not repeated;
+three seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib
 import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from benchmarks.results_file import RESULTS, write_results
 from sparsefx import training
 from sparsefx.compiler.compile import compile
 from sparsefx.runtime.latency.measure import measure
+from sparsefx.runtime.latency.profile import profile
 from sparsefx.training import Sparsifier
 from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.data.task import ImageTask
@@ -44,6 +48,7 @@ _SEEDS = (0, 1, 2)
 _BUDGETS = (0.55, 0.3)
 _EPOCHS = {"digits": 10, "textures": 12}
 _BATCH = 32
+_MEASURED = "latency"  # costs that come from a table
 Row = dict[str, Any]
 Key = tuple[str, str, str, float, int]
 
@@ -77,7 +82,7 @@ def keys(tasks: list[str], costs: str) -> list[Key]:
     ]
 
 
-def train(key: Key, folder: str) -> Row:
+def train(key: Key, folder: str, lock: str | None) -> Row:
     """One training on one thread, compiled and timed."""
     task_name, name, costs, budget, seed = key
     torch.set_num_threads(1)
@@ -93,21 +98,24 @@ def train(key: Key, folder: str) -> Row:
     variant = VARIANTS[name]
     if variant.pretrained:
         if not dense_file.exists():
-            run_in_child(train, (task_name, "dense", costs, 1.0, seed), folder)
+            run_in_child(train, (task_name, "dense", costs, 1.0, seed), folder, lock)
         model.load_state_dict(torch.load(dense_file, weights_only=True))
     images = next(iter(task.test_batches(_BATCH)))[0]
     whole = compile(model, (images,), threads=1, representation="dense", verify=False).engine()  # nothing masked yet
-    options = {"budget": budget, "seed": seed, "costs": _costs(costs), **variant.options}
+    options = {"budget": budget, "seed": seed, "costs": _costs(costs, folder, task_name), **variant.options}
     sparsifier = fit(model, (variant.method, options), config, task)
     assert sparsifier is not None
     masks: Any = sparsifier.masks()
     small = compile(model, (images,), masks=masks, threads=1, representation="dense").engine()
-    times = measure({"small": lambda: small(images), "whole": lambda: whole(images)}, seconds=1.0)
+    with alone(lock):
+        times = measure({"small": lambda: small(images), "whole": lambda: whole(images)}, seconds=1.0)
     method: Any = sparsifier
     return {
         **_identity(key),
         "accuracy": accuracy(small, task),
         "cost": method.budget.cost / method.budget.dense,
+        "unit": method.settings.unit,
+        "dense_cost": method.budget.dense,
         "latency": times["small"].ratio_to(times["whole"]),
         "milliseconds": 1e3 * times["small"].median,
         "dense_milliseconds": 1e3 * times["whole"].median,
@@ -143,7 +151,34 @@ def fit(
     return sparsifier
 
 
-def _costs(given: str) -> Any:
+def profile_task(task_name: str, folder: str, lock: str | None) -> None:
+    """The latency table of the small network on a task's images, in the folder; gone on with where there is one."""
+    torch.set_num_threads(1)
+    config = TrainConfig(method=None, data=task_name)
+    task = load_task(config)
+    model = build_net(config.net, task.image_shape, task.classes)
+    with alone(lock):
+        profile(model, (next(iter(task.test_batches(_BATCH)))[0],), threads=1, path=_table_file(folder, task_name))
+
+
+@contextmanager
+def alone(lock: str | None) -> Iterator[None]:
+    """Hold a file's lock, where one is given, so that nobody else measures meanwhile."""
+    if lock is None:
+        yield
+        return
+    with Path(lock).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _table_file(folder: str, task_name: str) -> Path:
+    return Path(folder) / f"{task_name}.latency"
+
+
+def _costs(given: str, folder: str, task_name: str) -> Any:
+    if given == _MEASURED:
+        return _table_file(folder, task_name)
     module, _, function = given.partition(":")
     return getattr(importlib.import_module(module), function)() if function else None
 
@@ -177,17 +212,22 @@ def _done() -> dict[Key, Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="*", default=list(_EPOCHS), choices=list(_EPOCHS))
-    parser.add_argument("--costs", default="FLOPs", help="module:function that returns LayerCosts")
+    parser.add_argument("--costs", default=_MEASURED, help="latency, FLOPs, or module:function that returns LayerCosts")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no training after this time")
-    parser.add_argument("--weights", default=None, help="folder of trained dense networks, kept for a next run")
+    parser.add_argument("--folder", default=None, help="of trained dense networks and tables, kept for a next run")
+    parser.add_argument("--lock", default=None, help="file whose lock is held while engines are timed")
     parser.add_argument("--table", action="store_true", help="print the table only")
     options = parser.parse_args()
     rows, end = _done(), time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or temporary
+        Path(folder).mkdir(exist_ok=True)
+        for task in [] if options.table or options.costs != _MEASURED else options.task:
+            run_in_child(profile_task, task, folder, options.lock)
         for key in [] if options.table else keys(options.task, options.costs):
             if key in rows or time.monotonic() > end:
                 continue
-            rows[key] = run_in_child(train, key, options.weights or temporary)
+            rows[key] = run_in_child(train, key, folder, options.lock)
             write_results(_NAME, [rows[k] for k in sorted(rows)])
             print(f"{len(rows)}: {key} {rows[key]['accuracy']:.2%}", flush=True)
     print("\n\n".join(table(rows, task, options.costs) for task in options.task))
