@@ -19,11 +19,15 @@ Costs = LayerCosts | LatencyTable | str | Path | None
 
 
 def as_costs(given: Costs) -> LayerCosts:
-    """LayerCosts as they are, those of a latency table or of its file, FLOPs for None. TableError for a bad file."""
+    """LayerCosts as they are, those of a latency table or of its file, FLOPs for None. TableError for anything else."""
     if given is None:
         return FLOPs()
     table = LatencyTable.load(given) if isinstance(given, str | Path) else given
-    return TableCosts(table) if isinstance(table, LatencyTable) else table
+    if isinstance(table, LatencyTable):
+        return TableCosts(table)
+    if not (hasattr(table, "cost") and hasattr(table, "unit")):
+        raise TableError(f"costs must be a latency table, the path of one, or have cost and unit, found {table!r}")
+    return table
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,8 @@ def test_costs_are_taken_as_a_table_its_file_or_as_they_are(tmp_path: Path) -> N
     assert as_costs(flops) is flops and isinstance(as_costs(None), FLOPs)
     with pytest.raises(TableError, match="cannot be read"):
         as_costs(tmp_path / "missing.latency")
+    with pytest.raises(TableError, match="must be a latency table, the path of one, or have cost and unit, found 3"):
+        as_costs(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
