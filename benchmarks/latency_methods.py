@@ -46,7 +46,7 @@ from sparsefx.training.recipes.run import accuracy, load_task
 _NAME = "latency_methods"
 _SEEDS = (0, 1, 2)
 _BUDGETS = (0.55, 0.3)
-_EPOCHS = {"digits": 10, "textures": 12}
+_EPOCHS = {"digits": 10, "textures": 6}
 _BATCH = 32
 _MEASURED = "latency"  # costs that come from a table
 Row = dict[str, Any]
@@ -72,13 +72,13 @@ VARIANTS = {
 }
 
 
-def keys(tasks: list[str], costs: str) -> list[Key]:
+def keys(tasks: list[str], variants: list[str], costs: str) -> list[Key]:
     """Task, variant, costs, budget and seed of every training, seed by seed."""
     return [
         (task, name, costs, budget, seed)
         for seed in _SEEDS
         for task in tasks
-        for name, budget in [("dense", 1.0), *((n, b) for n in VARIANTS for b in _BUDGETS)]
+        for name, budget in [("dense", 1.0), *((n, b) for n in variants for b in _BUDGETS)]
     ]
 
 
@@ -114,8 +114,6 @@ def train(key: Key, folder: str, lock: str | None) -> Row:
         **_identity(key),
         "accuracy": accuracy(small, task),
         "cost": method.budget.cost / method.budget.dense,
-        "unit": method.settings.unit,
-        "dense_cost": method.budget.dense,
         "latency": times["small"].ratio_to(times["whole"]),
         "milliseconds": 1e3 * times["small"].median,
         "dense_milliseconds": 1e3 * times["whole"].median,
@@ -212,6 +210,7 @@ def _done() -> dict[Key, Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="*", default=list(_EPOCHS), choices=list(_EPOCHS))
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--costs", default=_MEASURED, help="latency, FLOPs, or module:function that returns LayerCosts")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no training after this time")
     parser.add_argument("--folder", default=None, help="of trained dense networks and tables, kept for a next run")
@@ -224,7 +223,7 @@ def main() -> None:
         Path(folder).mkdir(exist_ok=True)
         for task in [] if options.table or options.costs != _MEASURED else options.task:
             run_in_child(profile_task, task, folder, options.lock)
-        for key in [] if options.table else keys(options.task, options.costs):
+        for key in [] if options.table else keys(options.task, options.variants, options.costs):
             if key in rows or time.monotonic() > end:
                 continue
             rows[key] = run_in_child(train, key, folder, options.lock)
