@@ -1,19 +1,18 @@
 """Budgets: 400 small cases against HALP's knapsack and every choice tried; ResNet-50 by time and gap, beside a MILP.
 
-    python -m benchmarks.budget_solver [--costs module:function ...] [--rounds 5] [--milp-seconds 30]
+    python -m benchmarks.budget_solver [--latency-table PATH] [--rounds 5] [--milp-seconds 30]
 
 Small cases are seeded: 2 to 4 layers of 2 to 5 channels, costs of 0 to 9 (a staircase has steps without cost), a
 budget between 30% and 80% of everything. ResNet-50 has importances drawn from a log-normal distribution, a scale for
 every kind of channels, and 55% of its dense cost; costs are FLOPs, a staircase (eight outputs at a time, noise of a
-tenth, so that wider is faster here and there) and those that functions given by `--costs` return (see LayerCosts), as
-those of a latency table. "separable" holds what layers read at its full width, as HALP does; "pairwise" counts what
-consumers save.
+tenth, so that wider is faster here and there) and the milliseconds of a latency table (`sparsefx profile
+torchvision.models:resnet50 --input 1x3x224x224 --threads 1 -o PATH`). "separable" holds what layers read at its full
+width, as HALP does; "pairwise" counts what consumers save.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import time
 import zlib
@@ -35,6 +34,7 @@ from sparsefx.training.allocation.network import NetworkCosts, at_inputs
 from sparsefx.training.allocation.problem import BudgetProblem, Counts, Term, Values, Width
 from sparsefx.training.allocation.separable import solve_separable
 from sparsefx.training.allocation.solve import solve
+from sparsefx.training.allocation.table import as_costs
 
 _EXAMPLE = (torch.zeros(1, 3, 224, 224),)
 _SHARE = 0.55
@@ -138,7 +138,7 @@ def compare(name: str, costs: LayerCosts, choices: int, network_parts: Any, roun
 
 
 def line(row: Row) -> str:
-    parts = [f"{row['costs']:12s} {row['choices']:5d} counts a width"]
+    parts = [f"{row['costs']:13s} {row['choices']:5d} counts a width"]
     for solver in ("separable", "pairwise", "milp"):
         if solver in row:
             gap = "none" if row[solver]["gap"] is None else f"{row[solver]['gap']:.4%}"
@@ -148,7 +148,7 @@ def line(row: Row) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--costs", nargs="*", default=[], help="module:function that returns LayerCosts")
+    parser.add_argument("--latency-table", help="of ResNet-50, as sparsefx profile writes it")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--milp-seconds", type=float, default=30.0)
     options = parser.parse_args()
@@ -156,9 +156,8 @@ def main() -> None:
     for name, row in cases.items():
         print(f"{name:10s} not optimal in {row['not_optimal']} of {row['cases']}, worst gap {row['worst_gap']:.1%}")
     every: dict[str, LayerCosts] = {"FLOPs": FLOPs(), "staircase": Staircase()}
-    for given in options.costs:
-        module, _, function = given.partition(":")
-        every[given] = getattr(importlib.import_module(module), function)()
+    if options.latency_table:
+        every["latency table"] = as_costs(options.latency_table)
     parts, rows = resnet50(), []
     for name, costs in every.items():
         for choices in (16, 64, 2048):

@@ -1,30 +1,36 @@
 """Channel methods under a budget: accuracy at measured latency, on the small tasks of benchmarks.learning.
 
-    python -m benchmarks.latency_methods [--task digits|textures] [--minutes N] [--costs module:function] [--table]
+    python -m benchmarks.latency_methods [--task digits|textures] [--minutes N] [--costs latency|FLOPs] [--table]
 
 IEE and uniform channels train the small residual network from scratch, HALP (one-shot, by its own knapsack and by the
 exact solver), IEE and uniform channels finetune a trained one for as many epochs again. Budgets are 55% and 30% of what
-the dense network costs: by FLOPs, or by what a function given by `--costs` returns (see LayerCosts). What is trained is
-compiled (dense layers, one thread), and timed beside the dense engine on batches of 32, in turn. Trainings in the
-results file are not repeated; three seeds.
+the dense network costs: by a latency table of that network on batches of 32 and one thread, which is profiled first, by
+FLOPs, or by what `--costs module:function` returns (see LayerCosts). What is trained is compiled (dense layers, one
+thread), and its accuracy is the engine's. In the end engines of all widths that were found are timed on such batches,
+in turn with the dense one in one process; runs that were interrupted do not count. Trainings in the results file are
+not repeated; three seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import fcntl
 import importlib
 import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.child import run_in_child
@@ -32,7 +38,9 @@ from benchmarks.results_file import RESULTS, write_results
 from sparsefx import training
 from sparsefx.compiler.compile import compile
 from sparsefx.runtime.latency.measure import measure
-from sparsefx.training import Sparsifier
+from sparsefx.runtime.latency.profile import profile
+from sparsefx.runtime.latency.undisturbed import TimedRuns
+from sparsefx.training import MaskSet, Sparsifier, UniformChannels
 from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.data.task import ImageTask
 from sparsefx.training.recipes.learning_rate import learning_rate_schedule
@@ -42,8 +50,11 @@ from sparsefx.training.recipes.run import accuracy, load_task
 _NAME = "latency_methods"
 _SEEDS = (0, 1, 2)
 _BUDGETS = (0.55, 0.3)
-_EPOCHS = {"digits": 10, "textures": 12}
+_EPOCHS = {"digits": 10, "textures": 6}
 _BATCH = 32
+_SECONDS = 0.5  # of timing for every engine
+_DENSE: Any = {"representation": "dense", "verify": False}
+_MEASURED = "latency"  # costs that come from a table
 Row = dict[str, Any]
 Key = tuple[str, str, str, float, int]
 
@@ -67,18 +78,18 @@ VARIANTS = {
 }
 
 
-def keys(tasks: list[str], costs: str) -> list[Key]:
+def keys(tasks: list[str], variants: list[str], costs: str) -> list[Key]:
     """Task, variant, costs, budget and seed of every training, seed by seed."""
     return [
         (task, name, costs, budget, seed)
         for seed in _SEEDS
         for task in tasks
-        for name, budget in [("dense", 1.0), *((n, b) for n in VARIANTS for b in _BUDGETS)]
+        for name, budget in [("dense", 1.0), *((n, b) for n in variants for b in _BUDGETS)]
     ]
 
 
 def train(key: Key, folder: str) -> Row:
-    """One training on one thread, compiled and timed."""
+    """One training on one thread, compiled."""
     task_name, name, costs, budget, seed = key
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -89,28 +100,23 @@ def train(key: Key, folder: str) -> Row:
     if name == "dense":
         fit(model, None, config, task)
         torch.save(model.state_dict(), dense_file)
-        return {**_identity(key), "accuracy": accuracy(model, task), "cost": 1.0, "latency": 1.0}
+        return {**_identity(key), "accuracy": accuracy(model, task), "cost": 1.0, "kept": {}}
     variant = VARIANTS[name]
     if variant.pretrained:
         if not dense_file.exists():
             run_in_child(train, (task_name, "dense", costs, 1.0, seed), folder)
         model.load_state_dict(torch.load(dense_file, weights_only=True))
     images = next(iter(task.test_batches(_BATCH)))[0]
-    whole = compile(model, (images,), threads=1, representation="dense", verify=False).engine()  # nothing masked yet
-    options = {"budget": budget, "seed": seed, "costs": _costs(costs), **variant.options}
+    options = {"budget": budget, "seed": seed, "costs": _costs(costs, folder, task_name), **variant.options}
     sparsifier = fit(model, (variant.method, options), config, task)
     assert sparsifier is not None
     masks: Any = sparsifier.masks()
     small = compile(model, (images,), masks=masks, threads=1, representation="dense").engine()
-    times = measure({"small": lambda: small(images), "whole": lambda: whole(images)}, seconds=1.0)
     method: Any = sparsifier
     return {
         **_identity(key),
         "accuracy": accuracy(small, task),
         "cost": method.budget.cost / method.budget.dense,
-        "latency": times["small"].ratio_to(times["whole"]),
-        "milliseconds": 1e3 * times["small"].median,
-        "dense_milliseconds": 1e3 * times["whole"].median,
         "kept": dict(method.budget_history[-1].kept),
     }
 
@@ -143,7 +149,73 @@ def fit(
     return sparsifier
 
 
-def _costs(given: str) -> Any:
+def time_engines(task_name: str, widths: Sequence[Mapping[str, int]], lock: str | None) -> list[float]:
+    """Milliseconds of the small network's engine with so many channels of every kind, none named means all of them."""
+    torch.set_num_threads(1)
+    config = TrainConfig(method=None, data=task_name)
+    task = load_task(config)
+    images = next(iter(task.test_batches(_BATCH)))[0]
+    model = build_net(config.net, task.image_shape, task.classes).eval()
+    engines = [compile(model, (images,), masks=_masks(model, images, kept), threads=1, **_DENSE) for kept in widths]
+    runs = [TimedRuns(partial(compiled.engine(), images), threads=1) for compiled in engines]
+    with alone(lock):
+        for run in runs:
+            run()
+            run.forget()
+        measure({str(number): run for number, run in enumerate(runs)}, seconds=_SECONDS * len(runs))
+    return [1e3 * run.median for run in runs]
+
+
+def _masks(model: nn.Module, images: Tensor, kept: Mapping[str, int]) -> MaskSet:
+    """Of the first channels of every kind; the time does not depend on which."""
+    copied = copy.deepcopy(model)  # a method masks what it is given
+    sgd = torch.optim.SGD(copied.parameters(), lr=1.0)
+    method = UniformChannels(copied, sgd, total_steps=1, example_inputs=(images,), budget=1.0)
+    removed = torch.zeros_like(method.budget.channels.removed)
+    for kind, members in zip(method.budget.network.kinds, method.budget.members, strict=True):
+        removed[members[kept.get(kind.name, len(members)) :]] = True
+    method.budget.channels.restore(removed)
+    return MaskSet(method.channel_masks())
+
+
+def add_times(rows: dict[Key, Row], task_name: str, lock: str | None) -> None:
+    """Time all engines of a task, into the rows: milliseconds, and the latency as a share of the dense engine's."""
+    own = [row for row in rows.values() if row["task"] == task_name]
+    distinct = [dict(kept) for kept in sorted({tuple(sorted(row["kept"].items())) for row in own} | {()})]
+    times = dict(zip(map(str, distinct), run_in_child(time_engines, task_name, distinct, lock), strict=True))
+    for row in own:
+        row["milliseconds"] = times[str(dict(sorted(row["kept"].items())))]
+        row["latency"] = row["milliseconds"] / times["{}"]
+
+
+def profile_task(task_name: str, folder: str, lock: str | None) -> None:
+    """The latency table of the small network on a task's images, in the folder; gone on with where there is one."""
+    torch.set_num_threads(1)
+    config = TrainConfig(method=None, data=task_name)
+    task = load_task(config)
+    model = build_net(config.net, task.image_shape, task.classes)
+    with alone(lock):
+        profile(model, (next(iter(task.test_batches(_BATCH)))[0],), threads=1, path=_table_file(folder, task_name))
+
+
+@contextmanager
+def alone(lock: str | None) -> Iterator[None]:
+    """Hold a file's lock, where one is given, so that nobody else measures meanwhile."""
+    if lock is None:
+        yield
+        return
+    with Path(lock).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _table_file(folder: str, task_name: str) -> Path:
+    return Path(folder) / f"{task_name}.latency"
+
+
+def _costs(given: str, folder: str, task_name: str) -> Any:
+    if given == _MEASURED:
+        return _table_file(folder, task_name)
     module, _, function = given.partition(":")
     return getattr(importlib.import_module(module), function)() if function else None
 
@@ -177,19 +249,28 @@ def _done() -> dict[Key, Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", nargs="*", default=list(_EPOCHS), choices=list(_EPOCHS))
-    parser.add_argument("--costs", default="FLOPs", help="module:function that returns LayerCosts")
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--costs", default=_MEASURED, help="latency, FLOPs, or module:function that returns LayerCosts")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no training after this time")
-    parser.add_argument("--weights", default=None, help="folder of trained dense networks, kept for a next run")
+    parser.add_argument("--folder", default=None, help="of trained dense networks and tables, kept for a next run")
+    parser.add_argument("--lock", default=None, help="file whose lock is held while engines are timed")
     parser.add_argument("--table", action="store_true", help="print the table only")
     options = parser.parse_args()
     rows, end = _done(), time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory() as temporary:
-        for key in [] if options.table else keys(options.task, options.costs):
+        folder = options.folder or temporary
+        Path(folder).mkdir(exist_ok=True)
+        for task in [] if options.table or options.costs != _MEASURED else options.task:
+            run_in_child(profile_task, task, folder, options.lock)
+        for key in [] if options.table else keys(options.task, options.variants, options.costs):
             if key in rows or time.monotonic() > end:
                 continue
-            rows[key] = run_in_child(train, key, options.weights or temporary)
+            rows[key] = run_in_child(train, key, folder)
             write_results(_NAME, [rows[k] for k in sorted(rows)])
             print(f"{len(rows)}: {key} {rows[key]['accuracy']:.2%}", flush=True)
+    for task in [] if options.table else options.task:
+        add_times(rows, task, options.lock)
+        write_results(_NAME, [rows[k] for k in sorted(rows)])
     print("\n\n".join(table(rows, task, options.costs) for task in options.task))
 
 

@@ -40,14 +40,22 @@ class BudgetUpdate:
 
 
 class ChannelBudget:
-    """Chooses channels of `channels`, so that the network costs at most `share` of what it costs with all of them.
+    """Chooses channels of `channels`, so that the network costs at most `share` of what it costs with all of them, or
+    at most `limit` where that is given, in the unit of the costs.
 
     At least one channel of every kind stays. Raises MaskError where no channel can be removed, SparsefxError where
     the budget cannot be met.
     """
 
     def __init__(
-        self, channels: CoupledChannels, layers: Sequence[Layer], costs: LayerCosts, *, share: float, choices: int
+        self,
+        channels: CoupledChannels,
+        layers: Sequence[Layer],
+        costs: LayerCosts,
+        *,
+        share: float,
+        choices: int,
+        limit: float | None = None,
     ) -> None:
         if not channels.candidates:
             raise MaskError(f"no channel can be removed: {dict(channels.kept)}")
@@ -55,7 +63,7 @@ class ChannelBudget:
         self.network = NetworkCosts(layers, kinds_of(channels), costs, choices=choices)
         self.members = [torch.tensor(kind.members) for kind in self.network.kinds]
         self.dense = self.network.cost(self.network.full)
-        self.total = share * self.dense
+        self.total = share * self.dense if limit is None else limit
 
     @property
     def kept(self) -> list[int]:

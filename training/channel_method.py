@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .allocation.costs import FLOPs, LayerCosts
+from .allocation.costs import LayerCosts
 from .allocation.layer import layers_of
 from .channel_budget import BudgetUpdate, ChannelBudget
 from .channels import CoupledChannels, groups_of
@@ -23,9 +23,11 @@ from .taylor import TaylorImportance
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelSettings(Settings):
-    """`budget` is a share of what the dense network costs, `unit` that of the costs."""
+    """`budget` is a share of what the dense network costs, `latency_budget` in its place milliseconds; `unit` is that
+    of the costs."""
 
     budget: float
+    latency_budget: float | None
     unit: str
     choices: int
     prune_first: bool
@@ -33,6 +35,12 @@ class ChannelSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_share("budget", self.budget)
+        limit = self.latency_budget
+        require(limit is None or limit > 0, f"latency_budget must be positive, found {limit}")
+        require(
+            limit is None or self.unit == "ms",
+            f"latency_budget is in milliseconds, the costs in {self.unit}; give costs= a latency table",
+        )
         require(self.choices > 1, f"choices must be at least 2, found {self.choices}")
 
 
@@ -47,11 +55,11 @@ class ChannelMethod(Sparsifier):
     budget: ChannelBudget
     taylor: TaylorImportance
 
-    def prepare(self, model: nn.Module, example_inputs: tuple[Any, ...], costs: LayerCosts | None) -> None:
+    def prepare(self, model: nn.Module, example_inputs: tuple[Any, ...], costs: LayerCosts) -> None:
         """Look at the model; to be called before the core's initialisation, which masks it."""
         self._model = model
         self._groups, self._runs = groups_of(model, example_inputs), layers_of(model, example_inputs)
-        self._costs = FLOPs() if costs is None else costs
+        self._costs = costs
         self.budget_history: list[BudgetUpdate] = []
 
     @abstractmethod
@@ -64,8 +72,14 @@ class ChannelMethod(Sparsifier):
         channels = CoupledChannels(
             self._groups, explored, self._aliases, prune_skip=True, prune_first=self.settings.prune_first
         )
+        settings = self.settings
         self.budget = ChannelBudget(
-            channels, self._runs, self._costs, share=self.settings.budget, choices=self.settings.choices
+            channels,
+            self._runs,
+            self._costs,
+            share=settings.budget,
+            limit=settings.latency_budget,
+            choices=settings.choices,
         )
         self.taylor = TaylorImportance(channels, self._model, explored)
 

@@ -46,7 +46,8 @@ class LayerCost:
         points = np.stack([inputs.reshape(-1), outputs.reshape(-1)], axis=1)
         self._require(points)
         found = np.empty(len(points))
-        kernel = np.array([self._kernel_at(int(c)) for c in points[:, 0]])
+        distinct, place = np.unique(points[:, 0], return_inverse=True)
+        kernel = np.array([self._kernel_at(int(c)) for c in distinct])[place.reshape(-1)]
         for key in set(kernel.tolist()):
             chosen, (surface, seen) = kernel == key, self.kernels[key]
             stored = np.stack([_stored(points[chosen, k], seen, k) for k in (0, 1)], axis=1)

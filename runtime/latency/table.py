@@ -126,14 +126,18 @@ class LatencyTable:
         Adds, pooling and changes of layout around it are not in it. With `envelope` the monotone one: the least that
         a layer at least as wide takes. Raises TableError for an unknown layer or sizes outside what was measured.
         """
-        found = self._layer_costs.get(layer)
-        if found is None:
-            raise TableError(f"layer {layer!r} is not in the latency table; it has {', '.join(self.layers)}")
+        found = self._layer_cost(layer)
         return 1e3 * (found.envelope if envelope else found.seconds)(c_in, c_out)
 
     def channel_range(self, layer: str) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Measured (least, most) input channels and output channels of a layer."""
-        return self._layer_costs[layer].range
+        """Measured (least, most) input channels, and output channels, of a layer; TableError for an unknown one."""
+        return self._layer_cost(layer).range
+
+    def _layer_cost(self, layer: str) -> LayerCost:
+        found = self._layer_costs.get(layer)
+        if found is None:
+            raise TableError(f"layer {layer!r} is not in the latency table; it has {', '.join(self.layers)}")
+        return found
 
     # Whole networks
 

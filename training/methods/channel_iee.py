@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..allocation.costs import FLOPs, LayerCosts
+from ..allocation.table import Costs, as_costs
 from ..channel_exploration import ChannelExploration
 from ..channel_method import ChannelMethod, ChannelSettings
 from ..channel_tensors import ChannelTensors
@@ -35,12 +35,14 @@ class ChannelIEE(ChannelMethod, ExploringSparsifier):
     """Advancing Weight and Channel Sparsification with Enhanced Saliency (Sun et al. 2025), latency-constrained.
 
     The cycles of IEE on coupled channels, under a `budget`: a share of what the dense network costs by `costs`, a
-    latency table (milliseconds) or another LayerCosts; FLOPs by default. It starts with the same share of all channels,
-    chosen by chance. A cycle of `stages` (H, J, Q) steps measures the Taylor importance of active channels for H steps;
-    keeps the best of them within budget - update budget; trains those for J steps; brings all others back with their
-    most recent values, those of BatchNorms, running statistics and biases too, and trains them for Q steps while what
-    is active stays frozen; and adds the best of them within the budget, by the same importance. The update budget goes
-    from `drop_fraction` of the budget down by the same factor each cycle (HALP's exponential schedule).
+    latency table, the path of one, or another LayerCosts; FLOPs by default. With a table `latency_budget` may be given
+    in its place, in milliseconds at the table's batch. It starts with the same share of all channels, chosen by chance.
+
+    A cycle of `stages` (H, J, Q) steps measures the Taylor importance of active channels for H steps; keeps the best of
+    them within budget - update budget; trains those for J steps; brings all others back with their most recent values,
+    those of BatchNorms, running statistics and biases too, and trains them for Q steps while what is active stays
+    frozen; and adds the best of them within the budget, by the same importance. The update budget goes from
+    `drop_fraction` of the budget down by the same factor each cycle (HALP's exponential schedule).
 
     Which channels stay is solved with the inputs that consumers save (see allocation/solve.py), where the paper takes
     HALP's knapsack; at least one of every kind does. Channels of the first layer stay unless `prune_first`. Of every
@@ -63,7 +65,8 @@ class ChannelIEE(ChannelMethod, ExploringSparsifier):
         total_steps: int,
         example_inputs: tuple[Any, ...],
         budget: float = 0.55,
-        costs: LayerCosts | None = None,
+        latency_budget: float | None = None,
+        costs: Costs = None,
         drop_fraction: float = 0.3,
         stages: tuple[int, int, int] | None = None,
         stop: float | None = None,
@@ -71,13 +74,15 @@ class ChannelIEE(ChannelMethod, ExploringSparsifier):
         prune_first: bool = False,
         **layers: Unpack[LayerOptions],
     ) -> None:
+        costs = as_costs(costs)
         stage = min(default_interval(total_steps, 6 * _CYCLES, 150), max(total_steps // 6, 1))
         stages = (stage, stage, stage) if stages is None else stages
         settings = ChannelIEESettings(
             sparsity=0.0,
             total_steps=total_steps,
             budget=budget,
-            unit=(FLOPs() if costs is None else costs).unit,
+            latency_budget=latency_budget,
+            unit=costs.unit,
             choices=choices,
             prune_first=prune_first,
             drop_fraction=drop_fraction,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..allocation.costs import FLOPs, LayerCosts
+from ..allocation.table import Costs, as_costs
 from ..channel_method import ChannelMethod, ChannelSettings
 from ..schedules import ExponentialDecay
 from ..settings import LayerOptions, require, require_interval
@@ -40,7 +40,8 @@ class HALP(ChannelMethod):
 
     In `rounds` rounds of `interval` steps each, the Taylor importance of channels is averaged, and channels are pruned
     for good to a cost between that of the dense network and `budget` times as much: the exponential schedule of de
-    Jorge et al. What is left is trained on. `rounds=1` is one-shot. `costs` and `choices` as for ChannelIEE.
+    Jorge et al. What is left is trained on. `rounds=1` is one-shot. `latency_budget`, `costs` and `choices` as for
+    ChannelIEE.
 
     `solver="halp"` is the authors' dynamic program: what a layer costs follows from its outputs alone, with its inputs
     as they are before the round, and what its consumers save shows in the next one. "exact" solves for both.
@@ -60,7 +61,8 @@ class HALP(ChannelMethod):
         total_steps: int,
         example_inputs: tuple[Any, ...],
         budget: float = 0.55,
-        costs: LayerCosts | None = None,
+        latency_budget: float | None = None,
+        costs: Costs = None,
         rounds: int | None = None,
         interval: int | None = None,
         solver: str = "halp",
@@ -68,12 +70,14 @@ class HALP(ChannelMethod):
         prune_first: bool = False,
         **layers: Unpack[LayerOptions],
     ) -> None:
+        costs = as_costs(costs)
         rounds = max(1, min(30, total_steps // 6)) if rounds is None else rounds
         settings = HALPSettings(
             sparsity=0.0,
             total_steps=total_steps,
             budget=budget,
-            unit=(FLOPs() if costs is None else costs).unit,
+            latency_budget=latency_budget,
+            unit=costs.unit,
             choices=choices,
             prune_first=prune_first,
             rounds=rounds,

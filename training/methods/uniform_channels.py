@@ -7,7 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..allocation.costs import FLOPs, LayerCosts
+from ..allocation.table import Costs, as_costs
 from ..channel_method import ChannelMethod, ChannelSettings
 from ..settings import LayerOptions
 from ..sparsifier import Proposal
@@ -16,8 +16,8 @@ from ..sparsifier import Proposal
 class UniformChannels(ChannelMethod):
     """The largest share of all coupled channels that a `budget` allows, chosen by chance before training.
 
-    `costs` as for ChannelIEE. At least one channel of every kind stays; those of the first layer all do unless
-    `prune_first`.
+    `latency_budget` and `costs` as for ChannelIEE. At least one channel of every kind stays; those of the first
+    layer all do unless `prune_first`.
     """
 
     def __init__(
@@ -28,15 +28,18 @@ class UniformChannels(ChannelMethod):
         total_steps: int,
         example_inputs: tuple[Any, ...],
         budget: float = 0.55,
-        costs: LayerCosts | None = None,
+        latency_budget: float | None = None,
+        costs: Costs = None,
         prune_first: bool = False,
         **layers: Unpack[LayerOptions],
     ) -> None:
+        costs = as_costs(costs)
         settings = ChannelSettings(
             sparsity=0.0,
             total_steps=total_steps,
             budget=budget,
-            unit=(FLOPs() if costs is None else costs).unit,
+            latency_budget=latency_budget,
+            unit=costs.unit,
             choices=64,
             prune_first=prune_first,
             **layers,

@@ -87,7 +87,7 @@ def method_options(name: str) -> list[str]:
     """What a method can be told besides model, optimizer and data."""
     own = list(inspect.signature(method_class(name)).parameters)
     shared = ["include", "exclude", "dense", "seed"]
-    given = {"model", "optimizer", "total_steps", "example_inputs", "loss_fn", "costs", "core", "layers"}
+    given = {"model", "optimizer", "total_steps", "example_inputs", "loss_fn", "core", "layers"}
     distribution = ["distribution"] if "core" in own else []
     return [option for option in own if option not in given] + distribution + shared
 

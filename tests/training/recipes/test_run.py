@@ -180,6 +180,7 @@ def test_settings_that_make_no_sense() -> None:
     with pytest.raises(SparsefxError, match="the data cifar10 are not in the package; say where they are"):
         run(TrainConfig(data="cifar10"))
     assert "distribution" in method_options("RigL") and "distribution" not in method_options("SNIP")
+    assert {"costs", "latency_budget"} <= set(method_options("HALP"))
     assert "criterion" in method_options("Chase") and "loss_fn" not in method_options("GraSP")
 
 
