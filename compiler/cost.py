@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from ..passes.channels.axes import size_of
-from ..passes.graph import ORIGIN, bind, is_constant, operator_name, tensor_meta
+from ..passes.graph import bind, is_constant, operator_name, origin_of, tensor_meta
 
 _WEIGHT = {"aten::addmm": "mat2", "aten::mm": "mat2", "aten::matmul": "other", "aten::bmm": "mat2"}
 _LAYERS = ("aten::linear", "aten::convolution", *(f"aten::conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)))
@@ -93,7 +93,7 @@ def _layer_cost(node: Node, name: str, weight: Node, sizes: _SampleSizes) -> Lay
     outputs = shape[1] * bind(node).get("groups", 1) if transposed or matrix else shape[0]
     biases = [n for n in node.all_input_nodes if is_constant(n) and n is not weight]
     parameters = math.prod(shape) + sum(n.meta["val"].numel() for n in biases)
-    layer = str(weight.meta.get(ORIGIN, weight.target)).removesuffix(".weight")
+    layer = origin_of(weight).removesuffix(".weight")
     return LayerCost(
         node.name, layer, name.removeprefix("aten::"), shape, outputs, parameters, positions * math.prod(shape)
     )

@@ -22,7 +22,7 @@ def widen(
 
     Raises TableError where a layer is not in the table.
     """
-    space = WidthPlans(before, exact.graph, table)
+    space = WidthPlans(before, exact.graph, table, maker.rules)
     plans = space.plans()
     if not plans:
         return exact, WidthDecision(taken=False)

@@ -14,14 +14,15 @@ import numpy as np
 from torch import Tensor
 from torch.fx import GraphModule
 
+from ..passes.channels.rules import OperatorRule
 from ..passes.channels.trace import GraphTrace
+from ..runtime.latency.grid import LARGEST_BLOCK
 from ..runtime.latency.table import LatencyTable
-from ..runtime.latency.widths import WidthGroup, WidthSpace
+from ..runtime.latency.widths import WidthSpace
 from ..runtime.onnxruntime.context import this_setting
 from .choice import WidthChoice
 
 _BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
-_LARGEST_BLOCK = 16  # that ONNX Runtime pads to
 _MOST_SWEEPS = 10
 
 Widths = dict[str, int]  # output channels by layer
@@ -45,21 +46,26 @@ class WidthPlans:
     stands in. Raises TableError where a layer is not in the table.
     """
 
-    def __init__(self, before: GraphModule, slim: GraphModule, table: LatencyTable) -> None:
-        space = WidthSpace(slim)
-        full = _outputs(before)
+    def __init__(
+        self,
+        before: GraphModule,
+        slim: GraphModule,
+        table: LatencyTable,
+        rules: Mapping[str, OperatorRule] | None = None,
+    ) -> None:
+        space = WidthSpace(slim, rules)
+        full = {c.layer: c.outputs.size for c in GraphTrace(before, rules).contractions}
         self._table = table
         self._groups = {g.name: g for g in space.groups}
-        self._layers = _layers(slim, space.groups)
-        slim_outputs = {layer.name: layer.outputs for layer in self._layers}
-        self._slim = slim_outputs
+        self._layers = _layers(space)
+        self._slim = {layer.name: layer.outputs for layer in self._layers}
         self._room = {
-            g.name: min(full.get(p, slim_outputs[p]) - slim_outputs[p] for p in g.producers) for g in space.groups
+            g.name: min(full.get(p, self._slim[p]) - self._slim[p] for p in g.producers) for g in space.groups
         }
 
     def plans(self) -> list[Widths]:
         """Least output channels by layer: those that the table likes best, and whole blocks everywhere."""
-        blocks = {name: self._to_block(name, _LARGEST_BLOCK) for name in self._groups}
+        blocks = {name: self._to_block(name, LARGEST_BLOCK) for name in self._groups}
         plans = [self._widths(added) for added in (self._best(), blocks)]
         return [dict(plan) for plan in dict.fromkeys(tuple(sorted(p.items())) for p in plans) if plan]
 
@@ -124,19 +130,14 @@ def table_for(
     return found
 
 
-def _outputs(graph_module: GraphModule) -> Widths:
-    return {c.layer: c.outputs.size for c in GraphTrace(graph_module, None).contractions if c.weight is not None}
-
-
-def _layers(graph_module: GraphModule, groups: Sequence[WidthGroup]) -> list[_Layer]:
-    contractions = [c for c in GraphTrace(graph_module, None).contractions if c.weight is not None]
+def _layers(space: WidthSpace) -> list[_Layer]:
     return [
         _Layer(
             c.layer,
             c.inputs.size,
             c.outputs.size,
-            tuple(g.name for g in groups if c.layer in g.consumers),
-            tuple(g.name for g in groups if c.layer in g.producers),
+            tuple(g.name for g in space.groups if c.layer in g.consumers),
+            tuple(g.name for g in space.groups if c.layer in g.producers),
         )
-        for c in contractions
+        for c in space.contractions
     ]

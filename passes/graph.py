@@ -111,6 +111,11 @@ def set_constant(node: Node, value: Tensor) -> None:
     refresh_constant_meta(node)
 
 
+def origin_of(node: Node) -> str:
+    """What the user's model calls the parameter or buffer of a get_attr node."""
+    return str(node.meta.get(ORIGIN, node.target))
+
+
 def add_constant(graph_module: GraphModule, before: Node, name: str, value: Tensor) -> Node:
     """A new get_attr node in front of `before`, holding `value` under a free name like `name`."""
     target = _free_name(graph_module, name)

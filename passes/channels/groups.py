@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from ..graph import ORIGIN
+from ..graph import origin_of
 from .analysis import connected_components
 from .arrays import Indices
 from .rules import OperatorRule
@@ -80,18 +80,13 @@ def _entries(trace: GraphTrace, label: Indices) -> dict[int, list[WeightSlice]]:
     places += [(c.bias, c.outputs.elements.reshape(-1)) for c in trace.contractions if c.bias is not None]
     for node, elements in places:
         for index, g in enumerate(label[elements].tolist()):
-            entries[g].append(WeightSlice(_name(node), (index,)))
+            entries[g].append(WeightSlice(origin_of(node), (index,)))
     return entries
 
 
 def _parameter(contraction: Contraction) -> str:
     assert contraction.weight is not None
-    return _name(contraction.weight)
-
-
-def _name(node: Node) -> str:
-    """What the user's model calls a parameter or buffer."""
-    return str(node.meta.get(ORIGIN, node.target))
+    return origin_of(contraction.weight)
 
 
 def _is_depthwise(contraction: Contraction) -> bool:

@@ -23,7 +23,7 @@ Integers = NDArray[np.int64]
 
 _STEPS = (2, 4, 8, 16, 32)  # block sizes that engines have
 _EXCEPTIONS = 0.2  # share of runs that may be by another kernel than the rule says
-_LARGEST_BLOCK = 16  # that ONNX Runtime pads to
+LARGEST_BLOCK = 16  # that ONNX Runtime pads to
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class LayerCost:
 
         Of several as good the smallest. Inputs of less than a block are left out: they may have a kernel of their own.
         """
-        runs = [(c, key) for c, key in self._runs if c >= _LARGEST_BLOCK] or self._runs
+        runs = [(c, key) for c, key in self._runs if c >= LARGEST_BLOCK] or self._runs
         mixed = {}
         for step in _STEPS:
             whole, broken = ([key for c, key in runs if (c % step == 0) is side] for side in (True, False))
@@ -98,7 +98,10 @@ class LayerCost:
 
     @cached_property
     def _least(self) -> tuple[tuple[Integers, Integers], Floats]:
-        axes = [np.unique([*range(-(-low // 16) * 16, high + 1, 16), high]) for low, high in self.range]
+        axes = [
+            np.unique([*range(-(-low // LARGEST_BLOCK) * LARGEST_BLOCK, high + 1, LARGEST_BLOCK), high])
+            for low, high in self.range
+        ]
         grid = self.seconds(axes[0][:, None], axes[1][None, :])
         for axis in (0, 1):
             grid = np.flip(np.minimum.accumulate(np.flip(grid, axis), axis=axis), axis)
@@ -114,6 +117,6 @@ def _stored(channels: Integers, seen: Sequence[tuple[Pair, Pair]], axis: int) ->
     padded = [stored[axis] for given, stored in seen if given[axis] != stored[axis]]
     if not padded:
         return channels
-    block = gcd(_LARGEST_BLOCK, *padded)
+    block = gcd(LARGEST_BLOCK, *padded)
     blocks: Integers = -(-channels // block) * block
     return blocks

@@ -50,7 +50,8 @@ class WidthSpace:
         self.graph_module, self.rules = graph_module, rules
         self._trace = GraphTrace(graph_module, rules)
         self._label = connected_components(self._trace.flow.size, self._trace.flow.couplings)
-        self.layers = tuple(c.layer for c in self._trace.contractions if c.weight is not None)
+        self.contractions = tuple(c for c in self._trace.contractions if c.weight is not None)
+        self.layers = tuple(c.layer for c in self.contractions)
         self.groups = self._find()
 
     def group(self, name: str) -> WidthGroup:

@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ...graph import ORIGIN, PATTERN, bind, constant_of, is_constant, node_operands, operator_name, tensor_meta
+from ...graph import (
+    PATTERN,
+    bind,
+    constant_of,
+    is_constant,
+    node_operands,
+    operator_name,
+    origin_of,
+    tensor_meta,
+)
 from ..arrays import Constants
 from ..axes import Size, size_of
 from ..compaction import Compaction
@@ -61,7 +70,7 @@ class Contraction:
         """The module's name in the user's model, by that of its weight; that of the node where it has no weight."""
         if self.weight is None:
             return self.node.name
-        return str(self.weight.meta.get(ORIGIN, self.weight.target)).removesuffix(".weight")
+        return origin_of(self.weight).removesuffix(".weight")
 
 
 @dataclass(frozen=True)
