@@ -20,6 +20,7 @@ _PUBLIC = {
     "load": "sparsefx.compiler.bundle",
     "serve_export": "sparsefx.compiler.serving.export",
     "ServingOptions": "sparsefx.runtime.serving.options",
+    "TorchBackend": "sparsefx.compiler.integrations.torch_compile",
     "profile": "sparsefx.runtime.latency.profile",
     "LatencyTable": "sparsefx.runtime.latency.table",
     "CompiledModel": "sparsefx.compiler.compiled",

@@ -68,8 +68,8 @@ def max_batch_size(served: Served, options: ServingOptions) -> int:
             specs = [*served.signature.inputs, *served.signature.outputs]
             raise TargetError(
                 f"{served.name} cannot be batched by the server: the first axes of {', '.join(map(str, specs))} are "
-                "not one dynamic size that no other axis depends on; export it with max_batch_size 0, or compile it with a "
-                "dynamic batch"
+                "not one dynamic size that no other axis depends on; export it with max_batch_size 0, or compile it "
+                "with a dynamic batch"
             )
         return 0
     most = served.largest_batch
