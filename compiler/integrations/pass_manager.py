@@ -5,8 +5,8 @@
     manager.add_checks(check_graph)
     manager(capture(model, (example,)))
 
-`steps` is how often the list is run at most: it ends as soon as nothing changes. Passes of your own may go anywhere; with
-constraints given the manager sorts its passes anew, and `in_this_order` is what keeps these in their order.
+`steps` is how often the list is run at most: it ends as soon as nothing changes. Passes of your own may go anywhere;
+with constraints given the manager sorts its passes anew, and `in_this_order` is what keeps these in their order.
 """
 
 from __future__ import annotations

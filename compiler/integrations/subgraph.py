@@ -36,7 +36,7 @@ class Subgraph:
         return [inputs[i] for i in self._data]
 
     def capture(self, inputs: Sequence[Any]) -> GraphModule:
-        """A graph of ATen operators for the data alone. Raises CaptureError, and TargetError for one that is trained."""
+        """A graph of ATen operators for the data alone. Raises CaptureError, and TargetError for training."""
         module = self._with_constants(inputs)
         shapes = tuple(self._dynamic_axes(self._placeholders[i]) for i in self._data)
         data = tuple(value.detach() for value in self.data_of(inputs))
@@ -112,8 +112,8 @@ def _refuse_training(graph_module: GraphModule) -> None:
         arguments = bind(node)
         if any(arguments.get(switch) is True for switch in _SWITCHES):
             raise TargetError(
-                f"sparsefx's backend is for inference, and {operator_name(node)} ({node.name}) is in training mode: call "
-                "model.eval() first"
+                f"sparsefx's backend is for inference, and {operator_name(node)} ({node.name}) is in training mode: "
+                "call model.eval() first"
             )
         if operator_name(node) == "aten::copy_":
             raise TargetError(

@@ -32,8 +32,8 @@ class TorchBackend:
 
     Zeros in the weights are the mask. `inner` runs what is left: any backend of torch.compile, by name ("eager",
     "inductor", "torch_tensorrt") or as a function. With the representation "condensed", layers with at most 30%
-    non-zeros run by our kernels. `rules` as in RemoveChannels. `graphs` holds the slim graphs, in the order in which they
-    were made.
+    non-zeros run by our kernels. `rules` as in RemoveChannels. `graphs` holds the slim graphs, in the order in which
+    they were made.
 
     Calling the compiled model raises TargetError (inside torch's BackendCompilerFailed) where it is trained: under
     gradients, or with layers in training mode; and CaptureError where a piece cannot be captured. Writes to weights

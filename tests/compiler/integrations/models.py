@@ -37,7 +37,11 @@ def small(seed: int = 0) -> nn.Module:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight[::3] = 0
-            if isinstance(module, nn.BatchNorm2d):
+            if (
+                isinstance(module, nn.BatchNorm2d)
+                and module.running_mean is not None
+                and module.running_var is not None
+            ):
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
     return model.double().eval()

@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 class LoweringList(PassManager):
     """What Torch-TensorRT's DynamoPassManager does: every pass in turn, with the compilation's settings."""
 
-    def __call__(self, graph_module: GraphModule, settings: Any) -> GraphModule:
+    def __call__(self, graph_module: GraphModule, settings: Any) -> GraphModule:  # type: ignore[override]
         self.validate()
         for lowering in self.passes:
             graph_module = lowering(graph_module, settings)
