@@ -61,6 +61,9 @@ class TorchBackend:
         piece.version_for(example_inputs)  # now, so that what is wrong is said when the model is compiled
         return piece
 
+    def __repr__(self) -> str:
+        return f"TorchBackend(inner={self.inner!r}, representation={self.representation!r})"
+
     def _slim(self, subgraph: Subgraph, inputs: Sequence[Any]) -> Callable[..., Any]:
         graph = subgraph.capture(inputs)
         run_pipeline(graph, self.rules)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...passes.errors import BundleError
-from ...runtime.serving.config import Served, config_text, model_config
+from ...runtime.serving.config import Served, batch_size_name, config_text, model_config
 from ...runtime.serving.options import ServingOptions
 from .model_files import KernelOptions, write_onnx, write_plans
 from .repository import CONFIG, keep_version, read_versions, staging, write_record
@@ -83,6 +83,10 @@ def _export(
     notes: list[str] = []
     if first.backend.name == "tensorrt":
         plans = write_plans(sources, version)
+        builders = {
+            source.manifest.get("engine", {}).get("builder", "the TensorRT it was built by") for source in sources
+        }
+        notes.append(f"the engines of {name} load in the TensorRT that built them: {', '.join(sorted(builders))}")
     elif (library := write_onnx(first, version, kernels, options.threads)) is not None:
         libraries.append(f"{mounted_at.rstrip('/')}/{name}/{version.name}/{library.name}")
     elif first.manifest.get("kernels") is not None:
@@ -132,6 +136,7 @@ def _threads(source: Source) -> int | None:
 
 
 def _largest_batch(sources: Sequence[Source]) -> int | None:
-    """The largest batch that every engine takes; None where there is no limit."""
-    limits = [limit for source in sources if (limit := source.manifest.get("largest_batch")) is not None]
-    return min(limits, default=None)
+    """The largest batch that every engine takes, by the sizes it was built for; None where there is no limit."""
+    batch = batch_size_name(sources[0].signature)
+    sizes = [source.manifest.get("engine", {}).get("sizes", {}) for source in sources]
+    return min((size[batch]["most"] for size in sizes if batch in size), default=None)

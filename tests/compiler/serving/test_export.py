@@ -237,8 +237,11 @@ def _sign(folder: Path, **settings: Any) -> None:
 def foreign(bundles: Path, folder: Path, target: str, content: bytes = b"plan") -> Path:
     """A bundle as another target's would be: an engine file beside the manifest."""
     shutil.copytree(bundles / "other.sfx", folder)
-    (folder / "model.plan").write_bytes(content)
+    (folder / "model.engine").write_bytes(content)
     _sign(folder, target=target)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["engine"] = {"builder": "TensorRT 10.16", "sizes": {"batch": {"least": 1, "typical": 1, "most": 4}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -249,7 +252,10 @@ def test_tensorrt_engines_of_several_gpus_are_one_model(bundles: Path, tmp_path:
     config = parse((done.folder / "config.pbtxt").read_text())
     assert dict(config.cc_model_filenames) == {"8.0": "model_sm80.plan", "12.0": "model_sm120.plan"}
     assert (done.folder / "1/model_sm120.plan").read_bytes() == b"sm120" and done.backend == "tensorrt"
-    assert not list(done.folder.rglob("*.onnx"))
+    assert not list(done.folder.rglob("*.onnx")) and done.max_batch_size == 4
+    assert done.notes == ("the engines of net load in the TensorRT that built them: TensorRT 10.16",)
+    with pytest.raises(TargetError, match="net was built for batches of up to 4, asked for is max_batch_size 16"):
+        sparsefx.serve_export({"net": paths}, tmp_path / "large", ServingOptions(max_batch_size=16))
     (done,) = sparsefx.serve_export({"net": paths[0]}, tmp_path / "one")
     assert sorted(done.files) == ["1/model.plan", "config.pbtxt", "sparsefx.json"]
     with pytest.raises(BundleError, match=r"net has two TensorRT engines for compute capability 8\.0"):
