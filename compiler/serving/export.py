@@ -12,7 +12,7 @@ from ...passes.errors import BundleError
 from ...runtime.serving.config import Served, batch_size_name, config_text, model_config
 from ...runtime.serving.options import ServingOptions
 from .model_files import KernelOptions, write_onnx, write_plans
-from .repository import CONFIG, keep_version, read_versions, staging, write_record
+from .repository import CONFIG, keep_others, keep_version, read_versions, staging, write_record
 from .sources import Paths, Source, read_sources
 
 
@@ -89,11 +89,13 @@ def _export(
         notes.append(f"the engines of {name} load in the TensorRT that built them: {', '.join(sorted(builders))}")
     elif (library := write_onnx(first, version, kernels, options.threads)) is not None:
         libraries.append(f"{mounted_at.rstrip('/')}/{name}/{version.name}/{library.name}")
+        notes.append(f"the server must find the kernels of {name} at {libraries[0]}; see mounted_at")
     elif first.manifest.get("kernels") is not None:
         notes.append(f"the condensed layers of {name} run as dense ones: it is exported without kernels")
     served = Served(name, first.signature, first.backend, _largest_batch(sources), _threads(first), plans, libraries)
     config, more = model_config(served, options)
     versions = _keep_versions(repository / name, model, options.version, first)
+    keep_others(repository / name, model)
     versions[version.name] = _record(sources)
     (model / CONFIG).write_text(config_text(config))
     write_record(model, versions)

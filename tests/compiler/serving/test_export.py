@@ -301,6 +301,20 @@ def test_a_repository_is_added_to(bundles: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["models"]
 
 
+def test_what_others_put_into_a_model_stays(bundles: Path, tmp_path: Path) -> None:
+    model = tmp_path / "models" / "other"
+    sparsefx.serve_export([bundles / "other.sfx"], tmp_path / "models")
+    (model / "labels.txt").write_text("cat")
+    (model / "warmup").mkdir()
+    (model / "warmup/sample").write_bytes(b"12")
+    (done,) = sparsefx.serve_export([bundles / "other.sfx"], tmp_path / "models")
+    assert (model / "labels.txt").read_text() == "cat" and (model / "warmup/sample").read_bytes() == b"12"
+    assert "labels.txt" in done.files
+    (model / "7").mkdir()
+    with pytest.raises(BundleError, match="other/7 was not written by serve-export"):
+        sparsefx.serve_export([bundles / "other.sfx"], tmp_path / "models")
+
+
 @needs_schema
 def test_all_versions_are_served(bundles: Path, tmp_path: Path) -> None:
     for version in (1, 2):
