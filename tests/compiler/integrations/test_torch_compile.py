@@ -36,7 +36,10 @@ def compiled(model: nn.Module, **settings: object) -> tuple[Callable[[Tensor], T
     return torch.compile(model, backend=made), made
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32"])
+_LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("densenet121", "convnext_tiny", "swin_t")]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32", *_LONG])
 def test_exact_and_smaller(name: str) -> None:
     model, size = masked(name)
     run, made = compiled(model)

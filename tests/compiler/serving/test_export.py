@@ -186,6 +186,19 @@ def _condensed_nodes(done: Any) -> list[Any]:
 
 @needs_schema
 @needs_compiler
+def test_older_versions_keep_their_kernels(condensed: Path, tmp_path: Path) -> None:
+    sparsefx.serve_export([condensed], tmp_path / "models")
+    options = ServingOptions(version=2, served_versions="1,2")
+    (done,) = sparsefx.serve_export([condensed], tmp_path / "models", options, use_kernels=False)
+    config = parse((done.folder / "config.pbtxt").read_text())
+    (library,) = config.model_operations.op_library_filename
+    assert Path(library).parent == done.folder / "1" and Path(library).is_file()
+    with serving(tmp_path / "models") as address:
+        assert_served(Client(address), condensed, 2)
+
+
+@needs_schema
+@needs_compiler
 def test_bfloat16_weights_stay_bfloat16_at_the_server(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 48)).eval()
@@ -257,7 +270,9 @@ def test_tensorrt_engines_of_several_gpus_are_one_model(bundles: Path, tmp_path:
     with pytest.raises(TargetError, match="net was built for batches of up to 4, asked for is max_batch_size 16"):
         sparsefx.serve_export({"net": paths}, tmp_path / "large", ServingOptions(max_batch_size=16))
     (done,) = sparsefx.serve_export({"net": paths[0]}, tmp_path / "one")
-    assert sorted(done.files) == ["1/model.plan", "config.pbtxt", "sparsefx.json"]
+    assert sorted(done.files) == ["1/model_sm80.plan", "config.pbtxt", "sparsefx.json"]
+    with pytest.raises(BundleError, match="net has a version 1 with other tensors or for another backend"):
+        sparsefx.serve_export({"net": paths}, tmp_path / "one", ServingOptions(version=2))
     with pytest.raises(BundleError, match=r"net has two TensorRT engines for compute capability 8\.0"):
         sparsefx.serve_export({"net": [paths[0], paths[0]]}, tmp_path / "twice")
     with pytest.raises(BundleError, match=r"cannot be one model net: only TensorRT engines for different GPUs can"):
