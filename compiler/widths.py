@@ -126,7 +126,7 @@ def table_for(
     """The table, which must be of this setting: TableError, or a warning where it was loaded with mismatch="warn"."""
     found = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
     batch = int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
-    found.check(this_setting(target, threads, batch), found.mismatch)
+    found.check(this_setting(target, threads, batch, found.setting.weights), found.mismatch)
     return found
 
 

@@ -203,6 +203,7 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", metavar="LEVELS", help="shares of the full width to measure, as 1,0.75,0.5,0.25,0.1")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="end then with what is measured")
     parser.add_argument("--spread", type=float, default=0.02, help="certainty at which repetitions end (0.02)")
+    parser.add_argument("--cold", action="store_true", help="read other memory before every run (default: run twice)")
     parser.add_argument("--shard", metavar="I/N", help="measure the I-th of N parts, to be merged")
     _threads(parser)
 
