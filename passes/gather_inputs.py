@@ -39,7 +39,7 @@ class GatherInputs(GraphPass):
             c, indices = thinning.contraction, np.flatnonzero(kept)
             key = (c.operand, c.axis, indices.tobytes())
             if key not in gathers:  # the first reader in the graph's order: the gather stands in front of all
-                gathers[key] = pick(c.operand, c.axis, indices, c.node, f"{c.weight.target}_inputs")
+                gathers[key] = pick(c.operand, c.axis, indices, c.node, f"{thinning.weight.target}_inputs")
             _read(c, gathers[key], kept)
         return bool(gathers)
 

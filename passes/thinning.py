@@ -24,6 +24,15 @@ class Thinning:
     live: Mask  # (groups, channels)
 
     @property
+    def node(self) -> Node:
+        return self.contraction.node
+
+    @property
+    def weight(self) -> Node:
+        assert self.contraction.weight is not None
+        return self.contraction.weight
+
+    @property
     def layer(self) -> str:
         return self.contraction.layer
 
@@ -53,12 +62,12 @@ def least_width(thinning: Thinning) -> int:
 
 def thin_inputs(graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None) -> list[Thinning]:
     """Layers that could read fewer channels, in the graph's order."""
-    return _thinner(Thinning(c, c.kernel.edges.any(axis=1)) for c in layers(graph_module, rules))
+    return _thinner(Thinning(c, _any(c.kernel.edges, 1)) for c in layers(graph_module, rules))
 
 
 def thin_outputs(graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None) -> list[Thinning]:
     """Layers that could compute fewer channels, in the graph's order."""
-    return _thinner(Thinning(c, c.kernel.edges.any(axis=2)) for c in layers(graph_module, rules))
+    return _thinner(Thinning(c, _any(c.kernel.edges, 2)) for c in layers(graph_module, rules))
 
 
 def layers(graph_module: GraphModule, rules: Mapping[str, OperatorRule] | None = None) -> list[Contraction]:
@@ -73,6 +82,10 @@ def pick(source: Node, axis: int, indices: Indices, before: Node, name: str) -> 
     constant = add_constant(owner, before, name, torch.from_numpy(indices))
     with before.graph.inserting_before(before):
         return before.graph.call_function(torch.ops.aten.index_select.default, (source, axis, constant))
+
+
+def _any(edges: Mask, axis: int) -> Mask:
+    return np.asarray(edges.any(axis=axis))
 
 
 def _thinner(thinnings: Iterable[Thinning]) -> list[Thinning]:
