@@ -30,6 +30,7 @@ from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
 from .slim_engine import EngineMaker
 from .stages import Stages
+from .thin import thin
 from .verify import Run, Verification
 from .verify import verify as _compare
 from .widen import widen
@@ -73,7 +74,8 @@ def compile(
     is then allowed.
 
     With a `latency_table` of this model (sparsefx.profile), or its file, removable channels stay where wider layers are
-    faster: by the table layer by layer, and then only if the engine as a whole gains.
+    faster; and layers do without channels that stay for others, by gathers in front of them or partial sums behind.
+    Both by the table layer by layer, and then only if the engine as a whole gains.
 
     Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer, and
     VerificationError, naming the first layer that deviates, where
@@ -93,13 +95,15 @@ def compile(
         before = None if table is None else keep_graph(masked.graph)
     settings = BuildSettings(target, precision, threads)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
-    slim, widths = maker.make(masked.graph, stages), None
+    slim, widths, thinner = maker.make(masked.graph, stages), None, None
     if table is not None and before is not None:
         with stages("widths"):
             slim, widths = widen(before, slim, maker, table)
+        with stages("thinner layers"):
+            slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
     report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
-    report.choice, report.widths = slim.choice, widths
+    report.choice, report.widths, report.thinner = slim.choice, widths, thinner
     if slim.build is not None:
         report.notes += _precision_notes(slim.build, precision)
         report.engine = {"target": target, **slim.build.engine.session.settings()}

@@ -22,7 +22,7 @@ from ..runtime.latency.widths import WidthSpace
 from ..runtime.onnxruntime.context import this_setting
 from .choice import WidthChoice
 
-_BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
+BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
 _MOST_SWEEPS = 10
 
 Widths = dict[str, int]  # output channels by layer
@@ -93,7 +93,7 @@ class WidthPlans:
         for _ in range(_MOST_SWEEPS):
             before = dict(added)
             for name in self._groups:
-                options = sorted({0, *(self._to_block(name, block) for block in _BLOCKS)})
+                options = sorted({0, *(self._to_block(name, block) for block in BLOCKS)})
                 added[name] = min(options, key=lambda more: self._cost({**added, name: more}, name))
             if added == before:
                 break
