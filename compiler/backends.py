@@ -1,0 +1,31 @@
+"""What the compiler does for each kind of target: one row each, by the name in sparsefx.runtime.targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch.fx import GraphModule
+
+from ..runtime.build import Build
+from ..runtime.onnxruntime.build import OnnxRuntimeBuild
+from ..runtime.targets import find_target
+from .precision import Rounded, with_rounded_weights
+
+
+@dataclass(frozen=True)
+class Backend:
+    """`build` lowers a graph; `rounded` is the graph as a precision below fp32 rounds it, on the CPU."""
+
+    build: type[Build]
+    rounded: Callable[[GraphModule, str], Rounded]
+
+
+BACKENDS = {
+    "onnxruntime:cpu": Backend(OnnxRuntimeBuild, with_rounded_weights),
+}
+
+
+def backend_of(target: str, precision: str) -> Backend:
+    """The row of a target other than `torch`. Raises TargetError where there is none, or not in this precision."""
+    return BACKENDS[find_target(target, precision).kind.name]

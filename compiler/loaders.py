@@ -1,0 +1,44 @@
+"""How bundles become engines: one row for each kind of target, by the name in sparsefx.runtime.targets. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..passes.signature import Signature
+from ..runtime.engine import Engine
+from ..runtime.onnxruntime.session import onnxruntime_engine
+from ..runtime.targets import WEIGHTS, BuildSettings
+from .bundle_kernels import find_kernels, warn_of_threads
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A bundle whose files are verified, and how it is to be loaded; `threads` are those to run with, if given."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    settings: BuildSettings
+    threads: int | None
+    trust_kernels: bool
+
+    @property
+    def signature(self) -> Signature:
+        return Signature.from_json(self.manifest["signature"])
+
+
+def _load_onnxruntime(stored: Stored) -> Engine:
+    kernels = stored.manifest.get("kernels")
+    library = find_kernels(stored.folder, kernels, stored.trust_kernels)
+    precision = WEIGHTS[stored.settings.precision if library is not None else "fp32"]
+    threads = stored.settings.threads if stored.threads is None else stored.threads
+    engine = onnxruntime_engine(stored.folder / "model.onnx", stored.signature, threads, library, precision)
+    warn_of_threads(stored.folder, kernels, engine.session.settings()["threads"])
+    return engine
+
+
+LOADERS: dict[str, Callable[[Stored], Engine]] = {
+    "onnxruntime:cpu": _load_onnxruntime,
+}
