@@ -9,8 +9,10 @@ from torch.fx import GraphModule
 
 from ..runtime.build import Build
 from ..runtime.onnxruntime.build import OnnxRuntimeBuild
+from ..runtime.onnxruntime.gpu_build import OnnxRuntimeGpuBuild
+from ..runtime.pytorch.build import TorchCudaBuild
 from ..runtime.targets import find_target
-from .precision import Rounded, with_rounded_weights
+from .precision import Rounded, with_rounded_tensors, with_rounded_weights
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Backend:
 
 BACKENDS = {
     "onnxruntime:cpu": Backend(OnnxRuntimeBuild, with_rounded_weights),
+    "onnxruntime:cuda": Backend(OnnxRuntimeGpuBuild, with_rounded_tensors),
+    "onnxruntime:tensorrt": Backend(OnnxRuntimeGpuBuild, with_rounded_tensors),
+    "torch:cuda": Backend(TorchCudaBuild, with_rounded_tensors),
 }
 
 

@@ -56,6 +56,9 @@ TORCH = TargetKind("torch", "torch", ("fp32",), "", condenses=False)  # stops at
 KINDS = (
     TORCH,
     TargetKind("onnxruntime:cpu", "onnxruntime:cpu", ("fp32", "bf16"), "model.onnx"),
+    TargetKind("onnxruntime:cuda", "onnxruntime:cuda", ("fp32",), "model.onnx", condenses=False),
+    TargetKind("onnxruntime:tensorrt", "onnxruntime:tensorrt", ("fp32",), "model.onnx", condenses=False),
+    TargetKind("torch:cuda", "torch:cuda", ("fp32", "fp16", "bf16"), "model.graph.json"),
 )
 
 

@@ -42,7 +42,7 @@ def test_statistics() -> None:
 
 
 def test_another_clock() -> None:
-    ran = []
+    ran: list[str] = []
 
     def seconds_of(run: Callable[[], object]) -> float:
         run()

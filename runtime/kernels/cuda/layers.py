@@ -8,6 +8,7 @@ dense    the weight with its zeros, by torch on tensor cores; it pays where batc
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
@@ -24,7 +25,7 @@ Times = Callable[[Mapping[str, Run]], Mapping[str, float]]  # seconds of each
 _FEW = 8  # samples that are few, where nothing could be measured
 
 
-class _Layer:
+class _Layer(ABC):
     """A layer's pattern, and the forms found fastest by what is told apart: the power of two of points, image sizes.
 
     The values come with every call, so that their tensor may go when nobody else holds it.
@@ -53,14 +54,6 @@ class _Layer:
                 self._dense = None
         return self.chosen[key]
 
-
-class LinearLayer(_Layer):
-    """activation(x W^T + bias + residual): x (samples, inputs), residual and the result (samples, outputs)."""
-
-    def __init__(self, columns: Tensor, starts: Tensor, shape: tuple[int, ...]) -> None:
-        super().__init__(columns, starts, shape)
-        self._narrow = launch.narrow(columns, shape[1])
-
     def __call__(
         self,
         x: Tensor,
@@ -72,13 +65,40 @@ class LinearLayer(_Layer):
         form: str | None = None,
         times: Times = device_times,
     ) -> Tensor:
+        """The layer in this form, or in the fastest."""
+        runs = self.runs(x, values, bias, residual, activation)
+        return runs[form or self.fastest(self.key(x), runs, times)]()
+
+    @abstractmethod
+    def runs(
+        self, x: Tensor, values: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+    ) -> dict[str, Run]:
+        """What computes the result, by form."""
+
+    @abstractmethod
+    def key(self, x: Tensor) -> tuple[int, ...]:
+        """What inputs are told apart by: the power of two of points comes first."""
+
+
+class LinearLayer(_Layer):
+    """activation(x W^T + bias + residual): x (samples, inputs), residual and the result (samples, outputs)."""
+
+    def __init__(self, columns: Tensor, starts: Tensor, shape: tuple[int, ...]) -> None:
+        super().__init__(columns, starts, shape)
+        self._narrow = launch.narrow(columns, shape[1])
+
+    def runs(
+        self, x: Tensor, values: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+    ) -> dict[str, Run]:
         rows = Rows(values, self._narrow, self.starts)
-        runs: dict[str, Run] = {
+        return {
             "rows": lambda: launch.linear_rows(x, rows, bias, residual, activation),
             "columns": lambda: launch.linear_columns(x, rows, bias, residual, activation),
             "dense": lambda: _finished(F.linear(x, self.dense(values), bias), residual, activation),
         }
-        return runs[form or self.fastest((power_of_two(len(x)),), runs, times)]()
+
+    def key(self, x: Tensor) -> tuple[int, ...]:
+        return (power_of_two(len(x)),)
 
 
 class Conv2dLayer(_Layer):
@@ -89,17 +109,9 @@ class Conv2dLayer(_Layer):
         self.window = window
         self._offsets: dict[tuple[int, ...], Tensor] = {}
 
-    def __call__(
-        self,
-        x: Tensor,
-        values: Tensor,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        activation: str,
-        *,
-        form: str | None = None,
-        times: Times = device_times,
-    ) -> Tensor:
+    def runs(
+        self, x: Tensor, values: Tensor, bias: Tensor | None, residual: Tensor | None, activation: str
+    ) -> dict[str, Run]:
         window = self.window
 
         def columns() -> Tensor:
@@ -110,8 +122,10 @@ class Conv2dLayer(_Layer):
             y = F.conv2d(x, self.dense(values), bias, window.stride, window.padding, window.dilation, window.groups)
             return _finished(y, residual, activation)
 
-        runs: dict[str, Run] = {"columns": columns, "dense": dense}
-        return runs[form or self.fastest((power_of_two(len(x)), *x.shape[2:]), runs, times)]()
+        return {"columns": columns, "dense": dense}
+
+    def key(self, x: Tensor) -> tuple[int, ...]:
+        return (power_of_two(len(x)), *x.shape[2:])
 
     def _places(self, x: Tensor) -> Tensor:
         """The columns for images of this size, computed once."""
