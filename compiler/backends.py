@@ -10,7 +10,8 @@ from torch.fx import GraphModule
 from ..runtime.build import Build
 from ..runtime.onnxruntime.build import OnnxRuntimeBuild
 from ..runtime.targets import find_target
-from .precision import Rounded, with_rounded_weights
+from ..runtime.tensorrt.build import TensorRTBuild
+from .precision import Rounded, with_rounded_tensors, with_rounded_weights
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Backend:
 
 BACKENDS = {
     "onnxruntime:cpu": Backend(OnnxRuntimeBuild, with_rounded_weights),
+    "tensorrt:smXX": Backend(TensorRTBuild, with_rounded_tensors),
+    "tensorrt-rtx:smXX": Backend(TensorRTBuild, with_rounded_tensors),
 }
 
 

@@ -11,6 +11,7 @@ from ..passes.signature import Signature
 from ..runtime.engine import Engine
 from ..runtime.onnxruntime.session import onnxruntime_engine
 from ..runtime.targets import WEIGHTS, BuildSettings
+from ..runtime.tensorrt.session import tensorrt_engine
 from .bundle_kernels import find_kernels, warn_of_threads
 
 
@@ -39,6 +40,12 @@ def _load_onnxruntime(stored: Stored) -> Engine:
     return engine
 
 
+def _load_tensorrt(stored: Stored) -> Engine:
+    return tensorrt_engine(stored.folder / "model.engine", stored.signature, stored.settings.target)
+
+
 LOADERS: dict[str, Callable[[Stored], Engine]] = {
     "onnxruntime:cpu": _load_onnxruntime,
+    "tensorrt:smXX": _load_tensorrt,
+    "tensorrt-rtx:smXX": _load_tensorrt,
 }
