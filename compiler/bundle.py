@@ -46,7 +46,7 @@ def save_bundle(
     """Write a bundle with the files of a build; `path` changes only once all is written."""
     library = build.custom_operators
     if embed_kernels and library is None:
-        raise BundleError("there are no kernels to embed: no layer is condensed; save without embed_kernels")
+        raise BundleError("there are no kernels to embed: no layer runs by them; save without embed_kernels")
     with _replacing(path) as folder:
         for file in [*build.files, *([library] if embed_kernels and library else [])]:
             shutil.copyfile(file, folder / file.name)
@@ -58,7 +58,7 @@ def save_bundle(
             "settings": {name: value for name, value in asdict(settings).items() if name != "max_batch" or value},
             "versions": {"python": platform.python_version(), **_versions()},
             "signature": build.signature.to_json(),
-            "engine": build.facts,
+            "engine": build.facts | build.details,
             "states": build.states.to_dict(),
             "kernels": describe_kernels(build, embed_kernels),
             "files": {file.name: _fingerprint(file) for file in sorted(folder.iterdir())},

@@ -12,7 +12,7 @@ from ..passes.channels.rules import OperatorRule
 from ..passes.errors import TargetError
 from ..runtime.engine import Engine
 from ..runtime.latency.table import LatencyTable
-from ..runtime.targets import BuildSettings, find_target
+from ..runtime.targets import TORCH, BuildSettings, find_target
 from .backends import backend_of
 from .choice import MEASURED, REPRESENTATIONS
 from .compiled import CompiledModel
@@ -74,7 +74,10 @@ def compile(
     an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
     output's standard deviation over inputs.
     """
-    find_target(target, precision)
+    kind = find_target(target, precision).kind
+    settings = BuildSettings(target, precision, threads, max_batch)
+    if kind is not TORCH:
+        backend_of(target, precision).build.builder(settings)
     if representation not in REPRESENTATIONS:
         raise TargetError(f"unknown representation {representation!r}; known are {', '.join(REPRESENTATIONS)}")
     stages = Stages(on_stage)
@@ -85,7 +88,6 @@ def compile(
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
         reference = masked.reference(model)
         before = None if table is None else keep_graph(masked.graph)
-    settings = BuildSettings(target, precision, threads, max_batch)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
     slim, widths = maker.make(masked.graph, stages), None
     if table is not None and before is not None:

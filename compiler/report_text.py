@@ -90,8 +90,12 @@ def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     if not states:
         return []
     done = [state for state, found in states.items() if found["done"]]
-    missing = [f"  not {state}: {found['detail']}" for state, found in states.items() if not found["done"]]
-    return [f"Engine: {', '.join(done) or 'nothing was done'}", *missing]
+    missing: dict[str, list[str]] = {}
+    for state, found in states.items():
+        if not found["done"]:
+            missing.setdefault(found["detail"], []).append(state)
+    lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
+    return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
 
 
 def width_lines(widths: Mapping[str, Any] | None) -> list[str]:

@@ -81,14 +81,13 @@ def _subject(compiled: CompiledModel, build: Build | None) -> _Subject:
     try:
         return _Subject(engine_runner(build.engine), _inside(build), _rounded(build), engine=True)
     except TargetError as error:
-        reason = f"the engine cannot run here: {error}"
         for state in ("ran", "numerics checked"):
-            build.states.miss(state, reason)
+            build.states.miss(state, str(error))
         other = build.stand_in()
         if other is None:
-            return _Subject(graph.run, note=f"verified is the graph, not the engine: {reason}")
+            return _Subject(graph.run, note="verified is the graph, not the engine, which cannot run here")
         engine, what = other
-        note = f"verified is {what} in float32, not the engine: {reason}"
+        note = f"verified is {what} in float32, not the engine, which cannot run here"
         return _Subject(engine_runner(engine), _inside(build), note=note)
 
 

@@ -50,6 +50,14 @@ class Build(ABC):
         self.lower()
 
     @classmethod
+    def builder(cls, settings: BuildSettings) -> str:
+        """What builds engines with these settings, with its version.
+
+        Raises TargetError, saying what to install or change, where that is impossible on this machine.
+        """
+        return "sparsefx"
+
+    @classmethod
     def kernels(cls) -> Path | None:
         """The library that runs condensed layers; None where none is needed. Raises TargetError where it is missing."""
         return None
@@ -87,6 +95,11 @@ class Build(ABC):
     @property
     def facts(self) -> dict[str, Any]:
         """What the backend told of the engine, for report and manifest; plain JSON."""
+        return {}
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What is too long for a report, for the manifest alone."""
         return {}
 
     def layer_times(self, forms: Sequence[LayerForm]) -> list[LayerTime] | None:

@@ -16,15 +16,13 @@ from ..passes.errors import TargetError
 class TargetKind:
     """A row of the table of targets: all whose name `pattern` matches.
 
-    `file` is what a bundle holds at least, "" where nothing can be saved; `condenses` tells whether sparse layers can
-    be executed in condensed form.
+    `file` is what a bundle holds at least, "" where nothing can be saved.
     """
 
     name: str
     pattern: str
     precisions: tuple[str, ...]
     file: str
-    condenses: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,15 @@ class BuildSettings:
 
 WEIGHTS = {"fp32": "float32", "bf16": "bfloat16"}  # of condensed linear layers on the CPU, by precision
 
-TORCH = TargetKind("torch", "torch", ("fp32",), "", condenses=False)  # stops at the GraphModule
+TORCH = TargetKind("torch", "torch", ("fp32",), "")  # stops at the GraphModule
 KINDS = (
     TORCH,
     TargetKind("onnxruntime:cpu", "onnxruntime:cpu", ("fp32", "bf16"), "model.onnx"),
     TargetKind("onnxruntime:cuda", "onnxruntime:cuda", ("fp32",), "model.onnx", condenses=False),
     TargetKind("onnxruntime:tensorrt", "onnxruntime:tensorrt", ("fp32",), "model.onnx", condenses=False),
     TargetKind("torch:cuda", "torch:cuda", ("fp32", "fp16", "bf16"), "model.graph.json"),
+    TargetKind("tensorrt:smXX", r"tensorrt:sm\d+", ("fp32", "fp16", "bf16"), "model.engine"),
+    TargetKind("tensorrt-rtx:smXX", r"tensorrt-rtx:sm\d+(\+sm\d+)*", ("fp32", "fp16", "bf16"), "model.engine"),
 )
 
 
