@@ -64,6 +64,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)  # how far the engine came, see runtime.states
     choice: Choice | None = None
     widths: WidthDecision | None = None
     thinner: ThinDecision | None = None

@@ -26,6 +26,7 @@ def report_text(report: Mapping[str, Any]) -> str:
         lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
     lines += [f"Note: {note}" for note in report["notes"]]
     lines += verification_lines(report["verification"])
+    lines += state_lines(report.get("states"))
     lines += width_lines(report.get("widths"))
     lines += thin_lines(report.get("thinner"))
     lines += choice_lines(report.get("choice"))
@@ -83,6 +84,19 @@ def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
         "unit: the output's standard deviation over inputs)"
         for check in verification["outputs"]
     ]
+
+
+def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """How far the engine came here: what was done, and, a line each, what was not and why."""
+    if not states:
+        return []
+    done = [state for state, found in states.items() if found["done"]]
+    missing: dict[str, list[str]] = {}
+    for state, found in states.items():
+        if not found["done"]:
+            missing.setdefault(found["detail"], []).append(state)
+    lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
+    return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
 
 
 def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
