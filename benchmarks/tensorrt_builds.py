@@ -2,9 +2,10 @@
 
     python -m benchmarks.tensorrt_builds [--model NAME ...] [--minutes N]
 
-Each model loses 30% of its filters and 95% of its weights and is built for batches of 1 to 8, one engine for SM80, SM89
-and SM120 together: slim in fp32 and fp16, and with every sparse layer condensed. Models in the results file are not built again, so a run
-that was stopped goes on where it was; one that failed is tried again. Every model has a process of its own.
+Each model loses 30% of its filters and 95% of its weights and is built for batches of 1 to 8, one engine for SM80,
+SM89 and SM120 together: slim in fp32 and fp16, and with every sparse layer condensed. Models in the results file are
+not built again, so a run that was stopped goes on where it was; one that failed is tried again. Every model has a
+process of its own.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ def lines(rows: list[Row]) -> list[str]:
     if "failure" in rows[0]:
         return [f"{rows[0]['model']:36s} FAILED: {rows[0]['failure'][:300]}"]
     return [
-        f"{row['model']:36s} {row['form']:9s} {row['precision']} {row['network_layers']:7d} {row['condensed_layers']:9d} "
-        f"{row['engine_bytes'] / 2**20:8.1f} {row['scratch_bytes'] / 2**20:8.1f} {row['build_seconds']:7.1f}"
+        f"{row['model']:36s} {row['form']:9s} {row['precision']} {row['network_layers']:7d} "
+        f"{row['condensed_layers']:9d} {row['engine_bytes'] / 2**20:8.1f} {row['scratch_bytes'] / 2**20:8.1f} {row['build_seconds']:7.1f}"
         for row in rows
     ]
 
