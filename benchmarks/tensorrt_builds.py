@@ -53,9 +53,14 @@ def lines(rows: list[Row]) -> list[str]:
         return [f"{rows[0]['model']:36s} FAILED: {rows[0]['failure'][:300]}"]
     return [
         f"{row['model']:36s} {row['form']:9s} {row['precision']} {row['network_layers']:7d} "
-        f"{row['condensed_layers']:9d} {row['engine_bytes'] / 2**20:8.1f} {row['scratch_bytes'] / 2**20:8.1f} {row['build_seconds']:7.1f}"
+        f"{row['condensed_layers']:9d} {_mib(row['engine_bytes'])} {_mib(row['scratch_bytes'])} "
+        f"{row['build_seconds']:7.1f}"
         for row in rows
     ]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:8.1f}"
 
 
 def _done() -> dict[str, list[Row]]:
