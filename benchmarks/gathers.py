@@ -23,11 +23,12 @@ from torch import nn
 import sparsefx
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
 from benchmarks.results_file import write_results
-from sparsefx.compiler.build import Build
 from sparsefx.passes.fold_batch_norm import FoldBatchNorm
 from sparsefx.passes.gather_inputs import GatherInputs
 from sparsefx.passes.scatter_outputs import ScatterOutputs
 from sparsefx.runtime.latency.measure import measure
+from sparsefx.runtime.onnxruntime.build import OnnxRuntimeBuild
+from sparsefx.runtime.targets import BuildSettings
 from tests.zoo.alive import bring_to_life, images, revive_zero_layers
 
 _FIRST, _LAST = "inputs", "outputs"
@@ -73,12 +74,12 @@ def masked_model(name: str, size: int, share: float, case: str) -> nn.Module:
     return model
 
 
-def thinned(compiled: sparsefx.CompiledModel) -> Build:
+def thinned(compiled: sparsefx.CompiledModel) -> OnnxRuntimeBuild:
     """Every layer that can be thinner, without asking a table."""
     graph = compiled.graph_module
     for graph_pass in (GatherInputs(), ScatterOutputs(), FoldBatchNorm()):
         graph_pass(graph)
-    return Build(graph, compiled.signature, 1)
+    return OnnxRuntimeBuild(graph, compiled.signature, BuildSettings("onnxruntime:cpu", "fp32", 1), ())
 
 
 def run_case(name: str, size: int, share: float, case: str, table: sparsefx.LatencyTable, seconds: float) -> Row:
