@@ -54,7 +54,6 @@ def test_random_nets() -> None:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet18": torchvision.models.resnet18,
     "regnet": torchvision.models.regnet_y_400mf,  # grouped convolutions, squeeze-excite
-    "mobilenet": torchvision.models.mobilenet_v3_small,
     "transformer": lambda: torchvision.models.VisionTransformer(
         image_size=32, patch_size=16, num_layers=3, num_heads=2, hidden_dim=32, mlp_dim=64
     ),
