@@ -25,6 +25,11 @@ from tests.zoo.engines import build_engines
 from tests.zoo.models import ZooModel, all_models
 
 _NAME = "tensorrt_builds"
+_SMALL_FIRST = (
+    "squeezenet", "mnasnet", "mobilenet", "shufflenet", "resnet18", "resnet34", "resnet50", "unet", "vit_b_32",
+    "regnet_x_400mf", "regnet_y_400mf", "googlenet", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t",
+    "regnet_x_800mf",
+)  # fmt: skip
 _LARGEST_LAST = (
     "convnext_large", "swin_b", "swin_v2_b", "regnet_y_16gf", "regnet_x_32gf", "efficientnet_v2_l", "wide_resnet101_2",
     "maxvit_t", "regnet_y_32gf", "vit_l_32", "vit_l_16", "vit_h_14", "regnet_y_128gf",
@@ -90,8 +95,10 @@ def main() -> None:
     raise SystemExit(1 if failed else 0)
 
 
-def _rank(name: str) -> int:
-    return _LARGEST_LAST.index(name) + 1 if name in _LARGEST_LAST else 0
+def _rank(name: str) -> tuple[int, int]:
+    """Quick ones first, in case a run is stopped."""
+    first = next((i for i, start in enumerate(_SMALL_FIRST) if name.startswith(start)), len(_SMALL_FIRST))
+    return _LARGEST_LAST.index(name) + 1 if name in _LARGEST_LAST else 0, first
 
 
 if __name__ == "__main__":

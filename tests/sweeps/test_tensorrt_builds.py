@@ -17,15 +17,15 @@ from tests.zoo.models import all_models, find_model
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 _SAMPLE = (
-    "alexnet",
     "mnasnet0_5",
     "mobilenet_v2",
     "mobilenet_v3_small",
     "resnet18",
+    "resnet34",
     "shufflenet_v2_x0_5",
+    "squeezenet1_0",
     "squeezenet1_1",
     "unet",
-    "vgg11",
     "vit_b_32",
 )
 
