@@ -87,7 +87,19 @@ def test_half_precision_is_what_the_layers_have(precision: str, kind: str) -> No
     assert [layer for _, layer, _ in layers].count("CAST") == 2  # of the input and of the output
     assert facts(model)["sizes"]["batch"]["most"] == 4
     assert f"weights and tensors inside are {precision}, inputs and outputs as the model's own" in str(model.report)
+    assert f"rounding to {precision} alone moves the outputs by up to " in str(model.report)
     assert [spec.dtype for spec in (*model.signature.inputs, *model.signature.outputs)] == ["float32", "float32"]
+
+
+def test_values_that_overflow_in_half_precision_are_refused() -> None:
+    layers = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).eval()
+    with torch.no_grad():
+        layers[0].weight.mul_(1e5)
+        layers[1].weight.mul_(1e-5)
+    options = {"target": "tensorrt-rtx:sm89", "representation": "dense"}
+    with pytest.raises(sparsefx.VerificationError, match=r"is infinite or not a number in fp16: .* bf16 or fp32"):
+        sparsefx.compile(layers, (torch.randn(1, 8),), precision="fp16", **options)  # type: ignore[arg-type]
+    sparsefx.compile(layers, (torch.randn(1, 8),), precision="bf16", **options)  # type: ignore[arg-type]
 
 
 def test_one_engine_for_several_processors_and_a_fixed_batch() -> None:
