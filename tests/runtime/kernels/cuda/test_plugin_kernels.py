@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import stat
-import subprocess
-from ctypes import Structure, c_int, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from sparsefx.passes.errors import TargetError
-from sparsefx.runtime.kernels.build import find_compiler
 from sparsefx.runtime.kernels.cuda import compile_nvcc
 from sparsefx.runtime.kernels.cuda.compile_nvcc import (
     ARCHITECTURES,
-    SOURCE,
     declared_parameters,
     plugin_cubin,
     plugin_ptx,
@@ -30,37 +26,8 @@ from sparsefx.runtime.kernels.layers import CompressedRows
 from tests.runtime.kernels.helpers import assert_close, exact_conv2d, exact_linear, normal, sparse
 from tests.runtime.kernels.needs import needs_compiler
 
+from .emulation import CWindow, address, layer_of
 from .needs import needs_nvcc
-
-
-class CLayer(Structure):
-    _fields_ = (
-        *((name, c_void_p) for name in ("values", "columns", "starts", "bias", "residual")),
-        ("outputs", c_int),
-        ("activation", c_int),
-    )
-
-
-class CWindow(Structure):
-    _fields_ = tuple((name, c_int) for name in compile_nvcc.CONV2D_SIZES[1:4] + compile_nvcc.CONV2D_SIZES[5:-1])
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    library = tmp_path_factory.mktemp("emulated") / "libemulated.so"
-    source = Path(__file__).parent / "emulated.cpp"
-    flags = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{SOURCE}")
-    subprocess.run([find_compiler(), *flags, str(source), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
-def address(array: Any) -> Any:
-    return None if array is None else array.ctypes.data_as(c_void_p)
-
-
-def layer_of(rows: CompressedRows, columns: Any, bias: Any, residual: Any, activation: int) -> tuple[CLayer, list[Any]]:
-    arrays = [rows.values, columns.astype(np.int32), rows.starts.astype(np.int32), bias, residual]
-    return CLayer(*map(address, arrays), rows.shape[0], activation), arrays
 
 
 @needs_compiler
