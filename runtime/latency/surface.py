@@ -41,6 +41,17 @@ class Surface:
         parts = [self._at(points[i : i + _AT_ONCE]) for i in range(0, len(points), _AT_ONCE)]
         return np.concatenate(parts)
 
+    def errors_left_out(self) -> Floats:
+        """Relative error at every measurement, predicted from all others."""
+        found = []
+        for i in range(len(self.seconds)):
+            others = np.arange(len(self.seconds)) != i
+            if others.sum() < 2:
+                continue
+            without = Surface(self.widths[others], self.seconds[others], products=self._products)
+            found.append(float(without(self.widths[i])[0] / self.seconds[i] - 1))
+        return np.array(found)
+
     def _at(self, points: Floats) -> Floats:
         seconds: Floats = self.trend(points) * np.exp(self._correction(points, self._logs, self._residuals))
         return seconds
