@@ -105,7 +105,9 @@ def _row(
         "speedup": fastest / results["sparsefx"].median,
         "largest_error": max(check["max_error"] for check in verification["outputs"]),
         "representations": dict(Counter(layer.representation for layer in choice.layers)),
-        "file_mb": {k: c.build.model.stat().st_size / 1e6 for k, c in (("dense", dense), ("sparsefx", sparse))},
+        "file_mb": {
+            k: (c.build.folder / "model.onnx").stat().st_size / 1e6 for k, c in (("dense", dense), ("sparsefx", sparse))
+        },
         "layers": [asdict(layer) for layer in choice.layers],
     }
 

@@ -64,15 +64,14 @@ def bench(
             results[name],
             results[name].ratio_to(first),
             peak_memory(path, threads, chosen[name], trust_kernels) if memory else None,
-            sum(file.stat().st_size for file in path.glob("model.onnx*")),
+            sum(file.stat().st_size for file in path.glob("model.*")),
         )
         for name, path in bundles.items()
     ]
 
 
 def _runner(engine: Engine, sizes: Mapping[str, int]) -> Callable[[], object]:
-    arrays = random_arrays(engine.signature, sizes)
-    return lambda: engine.session.run(arrays)
+    return engine.session.prepare(random_arrays(engine.signature, sizes))
 
 
 def bench_text(rows: list[BenchRow]) -> str:

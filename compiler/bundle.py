@@ -1,12 +1,13 @@
 """Bundles: a folder with an engine, its manifest, its report and the checksums of every file.
 
-    model.onnx        the engine (with model.onnx.data beside it where the weights are large)
+    model.onnx        the engine (with model.onnx.data beside it where the weights are large; the file that each
+                      kind of target has is in the table of sparsefx.runtime.targets)
     report.json       what the compilation found out
     manifest.json     format, versions, target, signature, and size and SHA-256 of every other file
     libsparsefx-*.so  only on request: the compiled kernels of condensed layers
 
 Nothing in a bundle is unpickled, and no code comes from it unless the caller trusts it. Loading needs NumPy and
-ONNX Runtime, not torch.
+the target's own runtime; for ONNX Runtime no torch.
 """
 
 from __future__ import annotations
@@ -19,34 +20,24 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..passes.errors import BundleError
-from ..passes.signature import Signature
 from ..runtime.engine import Engine
-from ..runtime.onnxruntime.session import TARGET, onnxruntime_engine
-from ..runtime.targets import WEIGHTS
-from .bundle_kernels import describe_kernels, find_kernels, warn_of_threads
+from ..runtime.targets import BuildSettings, find_kind
+from .bundle_kernels import describe_kernels
+from .loaders import LOADERS, Stored
 
 if TYPE_CHECKING:
-    from .build import Build  # which needs torch
+    from ..runtime.build import Build
 
 FORMAT, SCHEMA = "sparsefx-bundle", 1
-MANIFEST, REPORT, MODEL = "manifest.json", "report.json", "model.onnx"
+MANIFEST, REPORT = "manifest.json", "report.json"
 _LIBRARIES = ("sparsefx", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-
-
-@dataclass(frozen=True)
-class BuildSettings:
-    """What an engine was built for."""
-
-    target: str
-    precision: str
-    threads: int | None
 
 
 def save_bundle(
@@ -55,18 +46,20 @@ def save_bundle(
     """Write a bundle with the files of a build; `path` changes only once all is written."""
     library = build.custom_operators
     if embed_kernels and library is None:
-        raise BundleError("there are no kernels to embed: no layer is condensed; save without embed_kernels")
+        raise BundleError("there are no kernels to embed: no layer runs by them; save without embed_kernels")
     with _replacing(path) as folder:
-        for file in [*sorted(build.folder.iterdir()), *([library] if embed_kernels and library else [])]:
+        for file in [*build.files, *([library] if embed_kernels and library else [])]:
             shutil.copyfile(file, folder / file.name)
         (folder / REPORT).write_text(json.dumps(report, indent=1))
         manifest = {
             "format": FORMAT,
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings": asdict(settings),
+            "settings": {name: value for name, value in asdict(settings).items() if name != "max_batch" or value},
             "versions": {"python": platform.python_version(), **_versions()},
             "signature": build.signature.to_json(),
+            "engine": build.facts | build.details,
+            "states": build.states.to_dict(),
             "kernels": describe_kernels(build, embed_kernels),
             "files": {file.name: _fingerprint(file) for file in sorted(folder.iterdir())},
         }
@@ -87,18 +80,10 @@ def load(path: str | os.PathLike[str], threads: int | None = None, *, trust_kern
     folder = Path(path)
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    settings = BuildSettings(**manifest["settings"])
-    if settings.target != TARGET:
-        raise BundleError(f"{folder}: built for target {settings.target}; this version loads {TARGET}")
-    signature = Signature.from_json(manifest["signature"])
-    kernels = manifest.get("kernels")
-    library = find_kernels(folder, kernels, trust_kernels)
-    precision = WEIGHTS[settings.precision if library is not None else "fp32"]
-    engine = onnxruntime_engine(
-        folder / MODEL, signature, settings.threads if threads is None else threads, library, precision
-    )
-    warn_of_threads(folder, kernels, engine.session.settings()["threads"])
-    return engine
+    settings = _settings(folder, manifest)
+    kind = find_kind(settings.target)
+    assert kind is not None
+    return LOADERS[kind.name](Stored(folder, manifest, settings, threads, trust_kernels))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -121,9 +106,23 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"this version reads up to schema {SCHEMA}: upgrade sparsefx"
         )
     missing = {"settings", "signature", "files", "versions"} - manifest.keys()
-    if missing or MODEL not in manifest["files"]:
-        raise BundleError(f"{folder}: {MANIFEST} lacks {sorted(missing) or MODEL}; save the bundle again")
+    if missing:
+        raise BundleError(f"{folder}: {MANIFEST} lacks {sorted(missing)}; save the bundle again")
     return manifest
+
+
+def _settings(folder: Path, manifest: dict[str, Any]) -> BuildSettings:
+    """What the bundle was built for: a target that can be loaded, with its file."""
+    try:
+        settings = BuildSettings(**manifest["settings"])
+    except TypeError as error:
+        raise BundleError(f"{folder}: {MANIFEST} has other settings than this version knows ({error})") from error
+    kind = find_kind(settings.target)
+    if kind is None or kind.name not in LOADERS:
+        raise BundleError(f"{folder}: built for target {settings.target}; this version loads {', '.join(LOADERS)}")
+    if kind.file not in manifest["files"]:
+        raise BundleError(f"{folder}: {MANIFEST} lacks {kind.file}; save the bundle again")
+    return settings
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ..passes.errors import TargetError
 from ..runtime import custom_op_library
 
 if TYPE_CHECKING:
-    from .build import Build  # which needs torch
+    from ..runtime.build import Build
 
 
 def describe_kernels(build: Build, embedded: bool) -> dict[str, Any] | None:

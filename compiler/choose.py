@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ..passes.condense import Condense
+from ..passes.condense import Condense, sparse_enough
 from ..passes.errors import TargetError
-from ..runtime import custom_op_library
-from ..runtime.latency.time_cache import processor
-from ..runtime.onnxruntime.known_times import known_times
+from ..runtime.build import Build
 from ..runtime.onnxruntime.layer_times import LayerTime
-from ..runtime.targets import WEIGHTS
-from .build import Build
 from .candidates import Candidate, find_candidates
 from .choice import CONDENSED, DENSE, Choice, LayerChoice
 from .masked_model import keep_graph
@@ -27,44 +23,45 @@ _MARGINS = (0.97, 1.25)
 Plan = frozenset[str]  # nodes to condense
 
 
-def choose(
-    graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], asked: str, precision: str = "fp32"
-) -> tuple[Build, Choice]:
-    """The fastest engine for a graph whose dense engine is `dense`, on `inputs`, with that engine's threads.
+def choose(graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], asked: str) -> tuple[Build, Choice]:
+    """The fastest engine for a graph whose dense engine is `dense`, on `inputs`, with that engine's settings.
 
-    With precision bf16 the weights of condensed linear layers are bfloat16.
-
-    Raises TargetError where condensed layers are asked for, and their kernels cannot be compiled.
+    Raises TargetError where condensed layers are asked for, and what runs them is missing.
     """
     candidates = [] if asked == DENSE else find_candidates(graph_module, inputs, asked)
     if not candidates:
         return dense, Choice(asked)
     try:
-        library = custom_op_library()
+        library = dense.kernels()
+        if asked != CONDENSED:
+            dense.engine  # noqa: B018 - where it cannot run, nothing can be measured
     except TargetError as error:
         if asked == CONDENSED:
             raise
-        note = f"{len(candidates)} sparse layers run as dense ones: {error}"
+        note = f"not measured, so {len(candidates)} sparse layers run as dense ones: {error}"
         return dense, Choice(asked, _layers(candidates, Plan()), notes=(note,))
-    threads = dense.engine.session.settings()["threads"]
+    threads = dense.settings.threads
 
     def build(plan: Plan) -> Build:
-        return Build(_condensed(graph_module, plan), dense.signature, threads, library, precision)
+        return type(dense)(_condensed(graph_module, plan), dense.signature, dense.settings, inputs, library)
 
     if asked == CONDENSED:
         everything = Plan(c.layer.node.name for c in candidates)
-        return build(everything), Choice(asked, _layers(candidates, everything), threads, processor())
-    times = known_times([c.form for c in candidates], threads, library, WEIGHTS[precision])
+        return build(everything), Choice(asked, _layers(candidates, everything), threads, dense.device)
+    times = dense.layer_times([c.form for c in candidates])
     builds = {Plan(): dense} | {plan: build(plan) for plan in _plans(candidates, times)}
     whole = dict(zip(builds, time_engines(list(builds.values()), inputs), strict=True)) if len(builds) > 1 else {}
     best = min(whole, key=lambda plan: whole[plan], default=Plan())
-    notes = _note(whole) if whole and not best else ()
+    notes = _note(whole, times) if whole and not best else ()
     layers = _layers(candidates, best, times)
-    return builds[best], Choice(asked, layers, threads, processor(), whole.get(Plan()), whole.get(best), notes)
+    return builds[best], Choice(asked, layers, threads, dense.device, whole.get(Plan()), whole.get(best), notes)
 
 
-def _plans(candidates: Sequence[Candidate], times: Sequence[LayerTime]) -> list[Plan]:
-    """What to condense, besides nothing."""
+def _plans(candidates: Sequence[Candidate], times: Sequence[LayerTime] | None) -> list[Plan]:
+    """What to condense, besides nothing; without times of layers, all that are sparse enough."""
+    if times is None:
+        sparse = Plan(c.layer.node.name for c in candidates if sparse_enough(c.layer))
+        return [sparse] if sparse else []
     plans = [
         Plan(c.layer.node.name for c, t in zip(candidates, times, strict=True) if t.condensed < margin * t.dense)
         for margin in _MARGINS
@@ -72,9 +69,10 @@ def _plans(candidates: Sequence[Candidate], times: Sequence[LayerTime]) -> list[
     return [plan for plan in dict.fromkeys(plans) if plan] if plans[0] else []
 
 
-def _note(whole: dict[Plan, float]) -> tuple[str, ...]:
+def _note(whole: dict[Plan, float], times: Sequence[LayerTime] | None) -> tuple[str, ...]:
     plan = next(plan for plan in whole if plan)
-    text = f"{len(plan)} layers alone are faster condensed, the engine as a whole is not"
+    alone = "alone are faster condensed, the engine as a whole is not"
+    text = f"{len(plan)} layers {alone if times is not None else 'are not faster condensed, in the engine as a whole'}"
     return (f"{text} ({whole[plan]:.3f} ms, dense {whole[Plan()]:.3f} ms): all stay dense",)
 
 

@@ -6,36 +6,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
 
 from ..passes.channels.rules import OperatorRule
-from ..passes.errors import TargetError, VerificationError
-from ..passes.signature import Signature
+from ..passes.errors import TargetError
 from ..runtime.engine import Engine
 from ..runtime.latency.table import LatencyTable
-from ..runtime.onnxruntime.inside import values_inside
-from ..runtime.targets import TORCH, find_target
-from .bisect import InsideEngine, first_deviation
-from .build import Build
-from .bundle import BuildSettings
+from ..runtime.targets import TORCH, BuildSettings, find_target
+from .backends import backend_of
 from .choice import MEASURED, REPRESENTATIONS
 from .compiled import CompiledModel
 from .make_report import make_report
-from .masked_model import MaskedModel, flat_outputs, keep_graph
-from .precision import with_rounded_weights
+from .masked_model import keep_graph
 from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
 from .slim_engine import EngineMaker
 from .stages import Stages
-from .verify import Run, Verification
+from .thin import thin
+from .verify import Verification
 from .verify import verify as _compare
+from .verify_build import engine_runner, verify_compiled
 from .widen import widen
 from .widths import table_for
-
-_ROUNDING = 1e-3  # relative to a tensor's largest entry: what the search for a faulty layer takes for rounding
 
 
 def compile(
@@ -48,6 +40,7 @@ def compile(
     precision: str = "fp32",
     representation: str = MEASURED,
     threads: int | None = None,
+    max_batch: int | None = None,
     dynamic_batch: bool = True,
     dynamic_shapes: Any = None,
     latency_table: LatencyTable | str | Path | None = None,
@@ -72,15 +65,21 @@ def compile(
     weights in bfloat16, which batches below eight read in half the time; three times the error of that rounding alone
     is then allowed.
 
+    `max_batch` is the largest batch of engines that are built for a range of them (TensorRT; 32 where it is not given).
+
     With a `latency_table` of this model (sparsefx.profile), or its file, removable channels stay where wider layers are
-    faster: by the table layer by layer, and then only if the engine as a whole gains.
+    faster; and layers do without channels that stay for others, by gathers in front of them or partial sums behind.
+    Both by the table layer by layer, and then only if the engine as a whole gains.
 
     Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer, and
     VerificationError, naming the first layer that deviates, where
     an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
     output's standard deviation over inputs.
     """
-    find_target(target, precision)
+    kind = find_target(target, precision).kind
+    settings = BuildSettings(target, precision, threads, max_batch)
+    if kind is not TORCH:
+        backend_of(target, precision).build.builder(settings)
     if representation not in REPRESENTATIONS:
         raise TargetError(f"unknown representation {representation!r}; known are {', '.join(REPRESENTATIONS)}")
     stages = Stages(on_stage)
@@ -91,23 +90,27 @@ def compile(
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
         reference = masked.reference(model)
         before = None if table is None else keep_graph(masked.graph)
-    settings = BuildSettings(target, precision, threads)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
-    slim, widths = maker.make(masked.graph, stages), None
+    slim, widths, thinner = maker.make(masked.graph, stages), None, None
     if table is not None and before is not None:
         with stages("widths"):
             slim, widths = widen(before, slim, maker, table)
+        with stages("thinner layers"):
+            slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
     report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
-    report.choice, report.widths = slim.choice, widths
+    report.choice, report.widths, report.thinner = slim.choice, widths, thinner
     if slim.build is not None:
-        report.notes += _precision_notes(slim.build, precision)
-        report.engine = {"target": target, **slim.build.engine.session.settings()}
+        if precision != "fp32":
+            report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)
+        report.engine = {"target": target, **slim.build.facts}
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
             samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
-            _verify(compiled, reference, samples, tolerance, rules)
+            verify_compiled(compiled, reference, samples, tolerance, rules)
+    if slim.build is not None:
+        report.states = slim.build.states.to_dict()
     report.seconds = stages.seconds
     return compiled
 
@@ -128,67 +131,8 @@ def verify_engine(
     masked = capture_masked(model, example, masks, not fixed, None)
     names = [spec.name for spec in engine.signature.outputs]
     samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
-    return _compare(_engine_runner(engine), masked.reference(model), names, samples, tolerance)
+    return _compare(engine_runner(engine), masked.reference(model), names, samples, tolerance)
 
 
 def _name(model: Model) -> str:
     return "ExportedProgram" if isinstance(model, ExportedProgram) else type(model).__name__
-
-
-def _verify(
-    compiled: CompiledModel,
-    reference: MaskedModel,
-    samples: list[Sample],
-    tolerance: float,
-    rules: Mapping[str, OperatorRule] | None,
-) -> None:
-    names = [spec.name for spec in compiled.signature.outputs]
-    to_torch = compiled.settings.target == TORCH.name
-    run = _graph_runner(compiled.graph_module, compiled.signature) if to_torch else _engine_runner(compiled.engine())
-    rounded = _rounded_runner(compiled) if compiled.settings.precision == "bf16" else None
-    verification = _compare(run, reference, names, samples, tolerance, rounded)
-    compiled.report.verification = verification.to_dict()
-    compiled.report.notes += verification.notes
-    if not verification.passed:
-        inside = None if to_torch else _inside(compiled)
-        place = first_deviation(reference, samples[0], _ROUNDING, rules, inside)
-        raise VerificationError(_complaint(verification, place))
-
-
-def _complaint(verification: Verification, place: str) -> str:
-    worst = max(verification.outputs, key=lambda check: check.max_error / check.bound)
-    return (
-        f"output {worst.name} deviates from the masked model by {worst.max_error:.2e} standard deviations "
-        f"(bound {worst.bound:.2e}, mean {worst.mean_error:.2e}); first deviation: {place}. "
-        "Nothing was written; if the tolerance is right, please report this with the model and the masks"
-    )
-
-
-def _precision_notes(build: Build, precision: str) -> list[str]:
-    if precision == "fp32":
-        return []
-    layers = with_rounded_weights(build.graph_module)[1]
-    return [f"the weights of {layers} condensed linear layers are bfloat16, all else is float32"]
-
-
-def _graph_runner(graph_module: GraphModule, signature: Signature) -> Run:
-    def run(sample: Sample) -> list[Tensor]:
-        with torch.no_grad():
-            return flat_outputs(signature.result, graph_module(*sample.args, **sample.kwargs))
-
-    return run
-
-
-def _rounded_runner(compiled: CompiledModel) -> Run:
-    return _graph_runner(with_rounded_weights(compiled.build.graph_module)[0], compiled.signature)
-
-
-def _engine_runner(engine: Engine) -> Run:
-    return lambda sample: [torch.from_numpy(output) for output in engine.run_flat(tensors_of(sample))]
-
-
-def _inside(compiled: CompiledModel) -> InsideEngine:
-    build = compiled.build
-    return lambda _, inputs: values_inside(
-        build.graph_module, compiled.signature, build.model, inputs, build.custom_operators
-    )

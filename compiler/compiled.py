@@ -9,9 +9,10 @@ from torch.fx import GraphModule
 
 from ..passes.errors import TargetError
 from ..passes.signature import Signature
+from ..runtime.build import Build
 from ..runtime.engine import Engine
-from .build import Build
-from .bundle import BuildSettings, save_bundle
+from ..runtime.targets import BuildSettings
+from .bundle import save_bundle
 from .report import Report
 
 
@@ -30,19 +31,22 @@ class CompiledModel:
         self.signature = signature
         self.settings = settings
         self.report = report
-        self._build = build
+        self.build_or_none = build
 
     @property
     def build(self) -> Build:
         """The engine with its files. Raises TargetError for the target `torch`, which has none."""
-        if self._build is None:
+        if self.build_or_none is None:
             raise TargetError(
                 "target torch stops at the graph: call compiled.graph_module, or compile for onnxruntime:cpu"
             )
-        return self._build
+        return self.build_or_none
 
     def engine(self) -> Engine:
-        """The engine, ready to run. Raises TargetError for the target `torch`, which has none."""
+        """The engine, ready to run.
+
+        Raises TargetError for the target `torch`, which has none, and where this machine cannot run the engine.
+        """
         return self.build.engine
 
     def save(self, path: str | os.PathLike[str], *, embed_kernels: bool = False) -> None:

@@ -26,7 +26,10 @@ def report_text(report: Mapping[str, Any]) -> str:
         lines.append(f"No rule for {operator} ({len(nodes)} calls): all channels it touches were kept")
     lines += [f"Note: {note}" for note in report["notes"]]
     lines += verification_lines(report["verification"])
+    lines += state_lines(report.get("states"))
+    lines += size_lines(report["engine"])
     lines += width_lines(report.get("widths"))
+    lines += thin_lines(report.get("thinner"))
     lines += choice_lines(report.get("choice"))
     if report["seconds"]:
         lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["seconds"].items()))
@@ -84,6 +87,34 @@ def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
+    """How far the engine came here: what was done, and, a line each, what was not and why."""
+    if not states:
+        return []
+    done = [state for state, found in states.items() if found["done"]]
+    missing: dict[str, list[str]] = {}
+    for state, found in states.items():
+        if not found["done"]:
+            missing.setdefault(found["detail"], []).append(state)
+    lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
+    return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
+
+
+def size_lines(engine: Mapping[str, Any]) -> list[str]:
+    """What an engine takes and for which sizes it was built, where its builder told."""
+    if "engine_bytes" not in engine:
+        return []
+    memory = ", ".join(f"{what} {count_text(size)}B" for what, size in engine["memory"].items())
+    sizes = [f"{name} {s['least']} to {s['most']} (tuned for {s['typical']})" for name, s in engine["sizes"].items()]
+    sparse = engine["two_four"]
+    use = "used" if sparse["sparse_tensor_cores"] else f"not used by {engine['builder']}"
+    return [
+        f"  file {count_text(engine['engine_bytes'])}B; on the device: {memory or 'not told'}",
+        *([f"  sizes: {', '.join(sizes)}"] if sizes else []),
+        *([f"  2:4 sparse weights, {use}: {', '.join(sparse['layers'])}"] if sparse["layers"] else []),
+    ]
+
+
 def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
     """Which channels that could go stay for speed, a line per group that shares them."""
     if widths is None or not widths["groups"]:
@@ -99,6 +130,25 @@ def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
         *_table(rows),
         f"Wider layers are {outcome}: the engine as a whole {widths['kept_ms']:.3f} ms with them, "
         f"{widths['exact_ms']:.3f} ms without (the table's figures are of the layers that read or write a group)",
+    ]
+
+
+def thin_lines(thinner: Mapping[str, Any] | None) -> list[str]:
+    """Which layers need fewer channels than they stand between, a line for each that was considered."""
+    if thinner is None or not thinner["layers"]:
+        return [] if thinner is None else ["No layer would be faster with fewer channels, by the latency table."]
+    rows = [("layer", "side", "channels", "needed", "ms", "ms thin", "of it moving")]
+    for layer in thinner["layers"]:
+        times = (f"{layer[key]:.3f}" for key in ("full_ms", "thin_ms", "moving_ms"))
+        rows.append((layer["layer"], layer["side"], str(layer["full"]), str(layer["kept"]), *times))
+    lines = ["", *_table(rows)]
+    if thinner["full_ms"] is None:
+        return [*lines, "None of these layers is faster thin, once its channels are gathered or put back."]
+    count, outcome = sum(layer["taken"] for layer in thinner["layers"]), "taken" if thinner["taken"] else "not taken"
+    return [
+        *lines,
+        f"{count} of these layers thin are {outcome}: the engine as a whole {thinner['thin_ms']:.3f} ms with them, "
+        f"{thinner['full_ms']:.3f} ms without (the table's figures are of the layer alone)",
     ]
 
 

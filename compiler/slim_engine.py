@@ -10,9 +10,9 @@ from torch.fx import GraphModule
 
 from ..passes.channels.rules import OperatorRule
 from ..passes.signature import Signature
-from ..runtime.targets import TORCH
-from .build import Build
-from .bundle import BuildSettings
+from ..runtime.build import Build
+from ..runtime.targets import TORCH, BuildSettings
+from .backends import backend_of
 from .choice import Choice
 from .choose import choose
 from .pipeline import PipelineResult, run_pipeline
@@ -46,10 +46,15 @@ class EngineMaker:
         """
         with stages("passes"):
             result = run_pipeline(graph, self.rules, least=least)
+        return self.finish(graph, result, stages)
+
+    def finish(self, graph: GraphModule, result: PipelineResult, stages: Stages) -> SlimEngine:
+        """The fastest engine of a graph whose channels are those that stay. Raises TargetError."""
         if self.settings.target == TORCH.name:
             return SlimEngine(graph, result)
         with stages("lowering"):
-            dense = Build(graph, self.signature, self.settings.threads)
+            make = backend_of(self.settings.target, self.settings.precision).build
+            dense = make(graph, self.signature, self.settings, self.inputs)
         with stages("representations"):
-            build, choice = choose(graph, dense, self.inputs, self.representation, self.settings.precision)
+            build, choice = choose(graph, dense, self.inputs, self.representation)
         return SlimEngine(graph, result, build, choice)

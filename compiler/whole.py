@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..runtime.build import Build
 from ..runtime.latency.measure import measure
-from .build import Build
 
 _TURNS, _RUNS = 7, 4
 
@@ -16,8 +16,7 @@ def time_engines(builds: Sequence[Build], inputs: Sequence[Tensor]) -> list[floa
     """Milliseconds of each engine on these inputs, medians of one interleaved run."""
     contenders = {}
     for number, build in enumerate(builds):
-        arrays = build.engine.check(inputs)
-        contenders[str(number)] = lambda session=build.engine.session, arrays=arrays: session.run(arrays)
+        contenders[str(number)] = build.engine.session.prepare(build.engine.check(inputs))
     once = measure(contenders, seconds=0, least_runs=1, warm_up=1)["0"].median
     results = measure(contenders, seconds=0, least_runs=_TURNS, warm_up=1, burst=_RUNS * once)
     return [results[str(number)].median * 1e3 for number in range(len(builds))]

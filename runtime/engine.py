@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ class Session(Protocol):
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Outputs for inputs, both in the signature's order."""
+
+    def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        """A call that runs once on these inputs, already where the device reads them, and waits for its end."""
 
     def settings(self) -> dict[str, Any]:
         """What the session runs with: threads, providers, optimisation level."""

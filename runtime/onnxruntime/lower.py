@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,15 @@ MODEL_FILE = "model.onnx"
 _LARGEST_PROTOBUF = 2**31 - 2**24  # bytes; weights of a larger model go to a file of their own
 
 
-def lower_to_onnx(graph_module: GraphModule, signature: Signature, folder: Path) -> Path:
+def lower_to_onnx(
+    graph_module: GraphModule,
+    signature: Signature,
+    folder: Path,
+    complete: Callable[[Any], bool] = complete,
+) -> Path:
     """Write `model.onnx` (and `model.onnx.data` for a large model) into `folder`.
 
+    `complete` gives the condensed nodes of the exported model their final form, and the functions behind them.
     Inputs and outputs are the signature's tensors, by name. Raises TargetError where an operator has no ONNX form.
     """
     import onnx
@@ -67,7 +73,7 @@ def _make_names_unique(graph: Any) -> None:
 
 def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
     """The graph exported anew with flat tensors in and out, keeping its dynamic sizes."""
-    flat = _flatten_signature(graph_module)
+    flat = flatten_signature(graph_module)
     placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]
     inputs = [
         value.to(n.meta["val"].dtype)
@@ -79,7 +85,7 @@ def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
         return torch.export.export(flat, tuple(inputs), dynamic_shapes=shapes or None)
 
 
-def _flatten_signature(graph_module: GraphModule) -> GraphModule:
+def flatten_signature(graph_module: GraphModule) -> GraphModule:
     """A copy of the graph that takes tensors and returns a tuple of distinct, computed tensors."""
     graph = copy_graph(graph_module.graph)
     graph.set_codegen(CodeGen())

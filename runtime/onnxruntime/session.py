@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ class OnnxRuntimeSession:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         return list(self._session.run(None, dict(zip(self._inputs, inputs, strict=True))))
+
+    def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
+        return lambda: self.run(inputs)
 
     def end_profile(self) -> Path:
         """The file with the time of every node in every run, in Chrome's trace format."""

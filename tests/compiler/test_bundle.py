@@ -71,7 +71,12 @@ def test_threads_can_be_chosen_at_load(saved: Path) -> None:
         (lambda b: _edit(b / "manifest.json", lambda m: m.pop("signature")), r"lacks \['signature'\]"),
         (lambda b: _edit(b / "manifest.json", _outside), "not a plain file of the bundle"),
         (lambda b: _link(b / "model.onnx"), "not a plain file of the bundle"),
-        (lambda b: _edit(b / "manifest.json", _other_target), "built for target tensorrt:sm90"),
+        (
+            lambda b: _edit(b / "manifest.json", _other_target),
+            "built for target tpu:v5; this version loads onnxruntime:cpu",
+        ),
+        (lambda b: _edit(b / "manifest.json", _without_the_engine), "manifest.json lacks model.onnx"),
+        (lambda b: _edit(b / "manifest.json", _unknown_setting), "other settings than this version knows .*colour"),
         (lambda b: shutil.rmtree(b), "is no bundle: expected a folder .* found nothing"),
         (_replace_by_file, "found a file"),
     ],
@@ -95,7 +100,19 @@ def _outside(manifest: dict[str, object]) -> None:
 
 
 def _other_target(manifest: dict[str, object]) -> None:
-    manifest["settings"] = {"target": "tensorrt:sm90", "precision": "fp16", "threads": None}
+    manifest["settings"] = {"target": "tpu:v5", "precision": "fp16", "threads": None}
+
+
+def _without_the_engine(manifest: dict[str, object]) -> None:
+    files = manifest["files"]
+    assert isinstance(files, dict)
+    del files["model.onnx"]
+
+
+def _unknown_setting(manifest: dict[str, object]) -> None:
+    settings = manifest["settings"]
+    assert isinstance(settings, dict)
+    settings["colour"] = "red"
 
 
 def _link(file: Path) -> None:

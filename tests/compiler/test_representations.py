@@ -15,6 +15,7 @@ from sparsefx.compiler import choose as choose_module
 from sparsefx.compiler.compiled import CompiledModel
 from sparsefx.passes.errors import TargetError
 from sparsefx.runtime.latency import time_cache
+from sparsefx.runtime.onnxruntime import build as build_module
 from sparsefx.runtime.onnxruntime import condensed as condensed_module
 from sparsefx.runtime.onnxruntime import known_times as known_times_module
 from sparsefx.runtime.onnxruntime.layer_times import LayerTime
@@ -62,7 +63,7 @@ class ResidualConvolutions(nn.Module):
 
 
 def with_times(monkeypatch: pytest.MonkeyPatch, *times: tuple[float, float]) -> None:
-    monkeypatch.setattr(choose_module, "known_times", lambda *_: [LayerTime(*pair) for pair in times])
+    monkeypatch.setattr(build_module, "known_times", lambda *_: [LayerTime(*pair) for pair in times])
 
 
 def with_whole(monkeypatch: pytest.MonkeyPatch, *milliseconds: float) -> None:
@@ -136,7 +137,7 @@ def test_no_engine_is_slower_than_the_dense_one(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_dense_layers_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose_module, "known_times", None)
+    monkeypatch.setattr(build_module, "known_times", None)
     assert executed(sparsefx.compile(mlp(density=0.8), (X,))) == {}
     assert executed(sparsefx.compile(mlp(), (X,), representation="dense")) == {}
 

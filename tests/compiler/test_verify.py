@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import sparsefx
-from sparsefx.compiler import build as build_module
 from sparsefx.compiler.compile import verify_engine
 from sparsefx.passes import fold_batch_norm, remove_channels
 from sparsefx.passes.graph import ORIGIN, constant_of, set_constant
+from sparsefx.runtime.onnxruntime import build as build_module
 from tests.compiler.models import half_of_conv1, residual
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,136 @@
+"""A graph as TensorRT engine: ONNX file in float32, the same in the precision asked for, engine from that."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ...passes.errors import TargetError
+from ..build import Build
+from ..engine import Engine
+from ..kernels.build import cache_folder
+from ..nvidia import find_gpu
+from ..onnxruntime.lower import lower_to_onnx
+from ..onnxruntime.session import onnxruntime_engine
+from ..targets import BuildSettings
+from .builder import run_job
+from .condensed import complete
+from .drivers import TensorRTRTX, find_driver, processors_of
+from .job import Job, Plan
+from .precision import convert_precision
+from .profiles import find_profile
+from .session import tensorrt_engine
+from .two_four import two_four_layers
+
+ENGINE = "model.engine"
+
+
+class TensorRTBuild(Build):
+    """An engine of one of the three TensorRTs. Its inputs and outputs have the types of the model's own.
+
+    Raises TargetError where the package, for full TensorRT the GPU, or an operator is missing.
+    """
+
+    model: Path
+
+    @classmethod
+    def builder(cls, settings: BuildSettings) -> str:
+        backend, _, device = settings.target.partition(":")
+        driver, processors = find_driver(backend), processors_of(device)
+        if isinstance(driver, TensorRTRTX):
+            driver.check_processors(processors)
+            return driver.version
+        gpu = _gpu_to_build_on(driver.needs_to_build)
+        if processors != [gpu.processor]:
+            raise TargetError(
+                f"{driver.version} builds for the GPU of this machine, {gpu.name}: target {backend}:{gpu.processor}; "
+                f"found {settings.target}"
+            )
+        return driver.version
+
+    def lower(self) -> None:
+        backend, _, device = self.settings.target.partition(":")
+        driver = find_driver(backend)
+        self.profile = find_profile(self.graph_module, self.signature, self.inputs, self.settings.max_batch)
+        self._two_four = two_four_layers(self.graph_module)
+        self.model = lower_to_onnx(self.graph_module, self.signature, self.folder, complete)
+        source, self._conversion = self._in_precision()
+        job = Job(
+            backend,
+            str(source),
+            (Plan(str(self.folder / ENGINE), tuple(processors_of(device))),),
+            self.profile.shapes if self.profile.ranges else {},
+            sparse=bool(self._two_four) and driver.uses_sparse_weights,
+            timing_cache=str(cache_folder() / f"{backend}-{device}.timings") if driver.has_timing_cache else None,
+        )
+        self._sparse = job.sparse
+        try:
+            self.outcome = run_job(job)
+        finally:
+            if source != self.model:
+                for file in self.folder.glob(f"{source.name}*"):
+                    os.remove(file)
+        self.states.reach("parsed", f"by {self.outcome.version}, {len(self.outcome.layers)} layers")
+        self.states.reach("built", f"by {self.outcome.version} for {device} in {self.settings.precision}")
+
+    def _in_precision(self) -> tuple[Path, dict[str, Any] | None]:
+        """The file to build from, and what became of the weights on the way there."""
+        precision = self.settings.precision
+        if precision == "fp32":
+            return self.model, None
+        target = self.folder / f"model-{precision}.onnx"
+        return target, asdict(convert_precision(self.model, target, precision))
+
+    def load(self) -> Engine:
+        return tensorrt_engine(self.folder / ENGINE, self.signature, self.settings.target)
+
+    def stand_in(self) -> tuple[Engine, str]:
+        engine = onnxruntime_engine(
+            self.model, self.signature, 1 if self.settings.threads is None else self.settings.threads
+        )
+        return engine, "the ONNX file by ONNX Runtime on the CPU"
+
+    @property
+    def device(self) -> str:
+        try:
+            return find_gpu().name
+        except TargetError:
+            return self.settings.target
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / ENGINE]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        (engine,) = self.outcome.engines
+        kinds = Counter(kind for _, kind, _ in self.outcome.layers)
+        return {
+            "builder": self.outcome.version,
+            "processors": list(engine.processors),
+            "precision": self.settings.precision,
+            "conversion": self._conversion,
+            "inputs_and_outputs": "the types of the model's own, cast inside",
+            "sizes": {name: asdict(found) for name, found in self.profile.ranges.items()},
+            "engine_bytes": engine.engine_bytes,
+            "memory": dict(engine.memory),
+            "build_seconds": engine.seconds,
+            "parse_seconds": self.outcome.parse_seconds,
+            "two_four": {"layers": self._two_four, "sparse_tensor_cores": self._sparse},
+            "layer_kinds": dict(kinds),
+        }
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Every layer of the network: name, kind, types of what it computes."""
+        return {"layers": [list(layer) for layer in self.outcome.layers]}
+
+
+def _gpu_to_build_on(why: str) -> Any:
+    try:
+        return find_gpu()
+    except TargetError as error:
+        raise TargetError(f"{why}: {error}") from error
