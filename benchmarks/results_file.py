@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-_LIBRARIES = ("sparsefx", "torch", "onnx", "onnxruntime", "onnxscript", "torchvision", "torch-pruning", "numpy")
+_LIBRARIES = (
+    "sparsefx",
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "tensorrt-rtx",
+    "torchvision",
+    "torch-pruning",
+    "numpy",
+)
 
 
 def environment() -> dict[str, Any]:

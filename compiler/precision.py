@@ -49,9 +49,7 @@ def with_rounded_tensors(graph_module: GraphModule, precision: str) -> Rounded:
         low.meta = dict(node.meta)
         node.replace_all_uses_with(low, delete_user_cb=lambda user, low=low: user is not low)
     rounded.recompile()
-    return Rounded(
-        rounded, f"weights and tensors inside are {kind}, inputs and outputs as the model's own".replace("torch.", "")
-    )
+    return Rounded(rounded, f"weights and tensors inside are {precision}, inputs and outputs as the model's own")
 
 
 def _is_float32(node: Node) -> bool:

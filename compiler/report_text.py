@@ -27,6 +27,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     lines += [f"Note: {note}" for note in report["notes"]]
     lines += verification_lines(report["verification"])
     lines += state_lines(report.get("states"))
+    lines += size_lines(report["engine"])
     lines += width_lines(report.get("widths"))
     lines += choice_lines(report.get("choice"))
     if report["seconds"]:
@@ -96,6 +97,21 @@ def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
             missing.setdefault(found["detail"], []).append(state)
     lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
     return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
+
+
+def size_lines(engine: Mapping[str, Any]) -> list[str]:
+    """What an engine takes and for which sizes it was built, where its builder told."""
+    if "engine_bytes" not in engine:
+        return []
+    memory = ", ".join(f"{what} {count_text(size)}B" for what, size in engine["memory"].items())
+    sizes = [f"{name} {s['least']} to {s['most']} (tuned for {s['typical']})" for name, s in engine["sizes"].items()]
+    sparse = engine["two_four"]
+    use = "used" if sparse["sparse_tensor_cores"] else f"not used by {engine['builder']}"
+    return [
+        f"  file {count_text(engine['engine_bytes'])}B; on the device: {memory or 'not told'}",
+        *([f"  sizes: {', '.join(sizes)}"] if sizes else []),
+        *([f"  2:4 sparse weights, {use}: {', '.join(sparse['layers'])}"] if sparse["layers"] else []),
+    ]
 
 
 def width_lines(widths: Mapping[str, Any] | None) -> list[str]:

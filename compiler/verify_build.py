@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,8 @@ def verify_compiled(
     if not verification.passed:
         place = first_deviation(reference, samples[0], _ROUNDING, rules, subject.inside)
         raise VerificationError(_complaint(verification, place))
+    if build is not None and build.settings.precision != "fp32":
+        compiled.report.notes.append(_effect_of_rounding(build, reference, names, samples))
     if build is not None and subject.engine:
         build.states.reach("ran", build.device)
         build.states.reach("numerics checked", f"the engine on {build.device}, against the masked model in float64")
@@ -89,6 +92,23 @@ def _subject(compiled: CompiledModel, build: Build | None) -> _Subject:
         engine, what = other
         note = f"verified is {what} in float32, not the engine, which cannot run here"
         return _Subject(engine_runner(engine), _inside(build), note=note)
+
+
+def _effect_of_rounding(build: Build, reference: MaskedModel, names: Sequence[str], samples: Sequence[Sample]) -> str:
+    """What the precision alone does to the outputs, by a graph on the CPU. Raises VerificationError on an overflow."""
+    rounded, precision = _rounded(build), build.settings.precision
+    assert rounded is not None
+    effect = verify(rounded, reference, names, samples, math.inf)
+    lost = [check.name for check in effect.outputs if not math.isfinite(check.max_error)]
+    if lost:
+        raise VerificationError(
+            f"output {lost[0]} is infinite or not a number in {precision}: values inside are too large for it; "
+            f"compile with precision {'bf16 or ' if precision == 'fp16' else ''}fp32"
+        )
+    return (
+        f"rounding to {precision} alone moves the outputs by up to {effect.max_error:.1e} standard deviations "
+        "(a graph on the CPU)"
+    )
 
 
 def _rounded(build: Build) -> Run | None:

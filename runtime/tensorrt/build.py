@@ -54,7 +54,7 @@ class TensorRTBuild(Build):
     def lower(self) -> None:
         backend, _, device = self.settings.target.partition(":")
         driver = find_driver(backend)
-        self._profile = find_profile(self.graph_module, self.signature, self.inputs, self.settings.max_batch)
+        self.profile = find_profile(self.graph_module, self.signature, self.inputs, self.settings.max_batch)
         self._two_four = two_four_layers(self.graph_module)
         self.model = lower_to_onnx(self.graph_module, self.signature, self.folder, complete)
         source, self._conversion = self._in_precision()
@@ -62,19 +62,19 @@ class TensorRTBuild(Build):
             backend,
             str(source),
             (Plan(str(self.folder / ENGINE), tuple(processors_of(device))),),
-            self._profile.shapes if self._profile.ranges else {},
+            self.profile.shapes if self.profile.ranges else {},
             sparse=bool(self._two_four) and driver.uses_sparse_weights,
             timing_cache=str(cache_folder() / f"{backend}-{device}.timings") if driver.has_timing_cache else None,
         )
         self._sparse = job.sparse
         try:
-            self._outcome = run_job(job)
+            self.outcome = run_job(job)
         finally:
             if source != self.model:
                 for file in self.folder.glob(f"{source.name}*"):
                     os.remove(file)
-        self.states.reach("parsed", f"by {self._outcome.version}, {len(self._outcome.layers)} layers")
-        self.states.reach("built", f"by {self._outcome.version} for {device} in {self.settings.precision}")
+        self.states.reach("parsed", f"by {self.outcome.version}, {len(self.outcome.layers)} layers")
+        self.states.reach("built", f"by {self.outcome.version} for {device} in {self.settings.precision}")
 
     def _in_precision(self) -> tuple[Path, dict[str, Any] | None]:
         """The file to build from, and what became of the weights on the way there."""
@@ -106,19 +106,19 @@ class TensorRTBuild(Build):
 
     @property
     def facts(self) -> dict[str, Any]:
-        (engine,) = self._outcome.engines
-        kinds = Counter(kind for _, kind, _ in self._outcome.layers)
+        (engine,) = self.outcome.engines
+        kinds = Counter(kind for _, kind, _ in self.outcome.layers)
         return {
-            "builder": self._outcome.version,
+            "builder": self.outcome.version,
             "processors": list(engine.processors),
             "precision": self.settings.precision,
             "conversion": self._conversion,
             "inputs_and_outputs": "the types of the model's own, cast inside",
-            "sizes": {name: asdict(found) for name, found in self._profile.ranges.items()},
+            "sizes": {name: asdict(found) for name, found in self.profile.ranges.items()},
             "engine_bytes": engine.engine_bytes,
             "memory": dict(engine.memory),
             "build_seconds": engine.seconds,
-            "parse_seconds": self._outcome.parse_seconds,
+            "parse_seconds": self.outcome.parse_seconds,
             "two_four": {"layers": self._two_four, "sparse_tensor_cores": self._sparse},
             "layer_kinds": dict(kinds),
         }
@@ -126,7 +126,7 @@ class TensorRTBuild(Build):
     @property
     def details(self) -> dict[str, Any]:
         """Every layer of the network: name, kind, types of what it computes."""
-        return {"layers": [list(layer) for layer in self._outcome.layers]}
+        return {"layers": [list(layer) for layer in self.outcome.layers]}
 
 
 def _gpu_to_build_on(why: str) -> Any:

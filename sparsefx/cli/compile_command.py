@@ -21,6 +21,7 @@ def run(arguments: Namespace) -> int:
             precision=arguments.precision,
             representation=arguments.representation,
             threads=arguments.threads,
+            max_batch=arguments.max_batch,
             dynamic_batch=not arguments.static_batch,
             latency_table=arguments.latency_table,
             verify=not arguments.no_verify,

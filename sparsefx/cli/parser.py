@@ -28,7 +28,8 @@ _EXAMPLES = {
     "compile": """examples:
   sparsefx compile mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
   sparsefx compile torchvision.models:resnet18 --input 1x3x224x224 -o resnet18.sfx   (zeros in the weights are the mask)
-  sparsefx compile exported.pt2 --input 1x3x224x224 -o exported.sfx --json""",
+  sparsefx compile exported.pt2 --input 1x3x224x224 -o exported.sfx --json
+  sparsefx compile mymodels:resnet50 --input 1x3x224x224 --target tensorrt-rtx:sm89 --precision fp16 -o rtx.sfx""",
     "verify": """example:
   sparsefx verify resnet50.sfx mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224""",
     "bench": """examples:
@@ -152,10 +153,17 @@ def _train(parser: argparse.ArgumentParser) -> None:
 def _compile(parser: argparse.ArgumentParser) -> None:
     _model_arguments(parser)
     parser.add_argument("-o", "--output", required=True, metavar="BUNDLE", help="folder to write, usually NAME.sfx")
-    parser.add_argument("--target", default="onnxruntime:cpu", help="engine to build (onnxruntime:cpu)")
     parser.add_argument(
-        "--precision", default="fp32", help="fp32, or bf16 for the weights of condensed linear layers (fp32)"
+        "--target",
+        default="onnxruntime:cpu",
+        help="engine to build: onnxruntime:cpu, tensorrt:sm90, tensorrt-rtx:sm89, torch ... (onnxruntime:cpu)",
     )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32; bf16 on the CPU for the weights of condensed linear layers; fp16 or bf16 for TensorRT (fp32)",
+    )
+    parser.add_argument("--max-batch", type=int, help="largest batch that TensorRT builds for (32)")
     parser.add_argument(
         "--representation",
         default="measured",

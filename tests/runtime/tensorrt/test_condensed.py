@@ -1,0 +1,93 @@
+"""Bodies of condensed layers that gather compute the same function, in float32 and in half precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsefx.passes.capture import capture
+from sparsefx.passes.condense import Condense
+from sparsefx.passes.describe import describe
+from sparsefx.runtime.onnxruntime.lower import lower_to_onnx
+from sparsefx.runtime.tensorrt.condensed import complete, to_constant_fan_in
+from sparsefx.runtime.tensorrt.precision import convert_precision
+
+from .nets import pruned
+
+
+class Convolution(nn.Module):
+    """A convolution, with what a condensed one takes along."""
+
+    def __init__(self, residual: bool, activation: bool, **options: Any) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(8, 12, **options)
+        self.shortcut = nn.Conv2d(8, 12, **options) if residual else None
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return torch.relu(y) if self.activation else y
+
+
+CASES = {
+    "1x1": Convolution(False, False, kernel_size=1),
+    "1x1, stride 2, no bias": Convolution(False, True, kernel_size=1, stride=2, bias=False),
+    "3x3, padding": Convolution(True, True, kernel_size=3, padding=1),
+    "3x2, all different": Convolution(False, False, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+    "groups": Convolution(True, False, kernel_size=3, padding=2, dilation=2, groups=4),
+    "5x5, stride 3": Convolution(False, True, kernel_size=5, stride=3),
+}
+
+
+def lowered(model: nn.Module, x: Tensor, folder: Path) -> Path:
+    graph = capture(pruned(model, 0.15), (x,))
+    assert Condense()(graph).modified
+    return lower_to_onnx(graph, describe(graph), folder, complete)
+
+
+def run(model: Path, x: Tensor) -> Tensor:
+    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    return torch.from_numpy(y)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_convolutions(name: str, tmp_path: Path) -> None:
+    model = CASES[name]
+    x = torch.randn(2, 8, 11, 9, generator=torch.Generator().manual_seed(1))
+    file = lowered(model, x, tmp_path)
+    want = model.double()(x.double()).float().detach()
+    model.float()
+    torch.testing.assert_close(run(file, x), want, rtol=1e-5, atol=1e-5)
+    convert_precision(file, tmp_path / "half.onnx", "fp16")
+    half = run(tmp_path / "half.onnx", x)
+    assert half.dtype == torch.float32
+    assert 0 < (half - want).abs().max() < 2e-2
+
+
+@pytest.mark.parametrize("shape", [(1, 24), (3, 5, 24)])
+def test_linear_layers_with_gelu(shape: tuple[int, ...], tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(24, 40), nn.GELU(), nn.Linear(40, 7, bias=False))
+    x = torch.randn(shape)
+    file = lowered(model, x, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(run(file, x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_rows_of_any_length_have_one_fan_in() -> None:
+    values, places = to_constant_fan_in(
+        np.array([1.0, 2.0, 3.0], np.float32), np.array([4, 1, 7]), np.array([0, 1, 1, 3])
+    )
+    assert values.tolist() == [[1, 0], [0, 0], [2, 3]]
+    assert places.tolist() == [[4, 0], [0, 0], [1, 7]]
+    empty, _ = to_constant_fan_in(np.zeros(0, np.float32), np.zeros(0, int), np.array([0, 0]))
+    assert empty.shape == (1, 1)
