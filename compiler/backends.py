@@ -9,6 +9,8 @@ from torch.fx import GraphModule
 
 from ..runtime.build import Build
 from ..runtime.onnxruntime.build import OnnxRuntimeBuild
+from ..runtime.onnxruntime.gpu_build import OnnxRuntimeGpuBuild
+from ..runtime.pytorch.build import TorchCudaBuild
 from ..runtime.targets import find_target
 from ..runtime.tensorrt.build import TensorRTBuild
 from .precision import Rounded, with_rounded_tensors, with_rounded_weights
@@ -24,6 +26,9 @@ class Backend:
 
 BACKENDS = {
     "onnxruntime:cpu": Backend(OnnxRuntimeBuild, with_rounded_weights),
+    "onnxruntime:cuda": Backend(OnnxRuntimeGpuBuild, with_rounded_tensors),
+    "onnxruntime:tensorrt": Backend(OnnxRuntimeGpuBuild, with_rounded_tensors),
+    "torch:cuda": Backend(TorchCudaBuild, with_rounded_tensors),
     "tensorrt:smXX": Backend(TensorRTBuild, with_rounded_tensors),
     "tensorrt-rtx:smXX": Backend(TensorRTBuild, with_rounded_tensors),
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..passes.signature import Signature
 from ..runtime.engine import Engine
+from ..runtime.onnxruntime.gpu_session import onnxruntime_gpu_engine
 from ..runtime.onnxruntime.session import onnxruntime_engine
 from ..runtime.targets import WEIGHTS, BuildSettings
 from ..runtime.tensorrt.session import tensorrt_engine
@@ -40,12 +41,25 @@ def _load_onnxruntime(stored: Stored) -> Engine:
     return engine
 
 
+def _load_onnxruntime_gpu(stored: Stored) -> Engine:
+    return onnxruntime_gpu_engine(stored.folder / "model.onnx", stored.signature, stored.settings.target)
+
+
+def _load_torch_cuda(stored: Stored) -> Engine:
+    from ..runtime.pytorch.build import torch_cuda_engine  # which needs torch
+
+    return torch_cuda_engine(stored.folder, stored.signature)
+
+
 def _load_tensorrt(stored: Stored) -> Engine:
     return tensorrt_engine(stored.folder / "model.engine", stored.signature, stored.settings.target)
 
 
 LOADERS: dict[str, Callable[[Stored], Engine]] = {
     "onnxruntime:cpu": _load_onnxruntime,
+    "onnxruntime:cuda": _load_onnxruntime_gpu,
+    "onnxruntime:tensorrt": _load_onnxruntime_gpu,
+    "torch:cuda": _load_torch_cuda,
     "tensorrt:smXX": _load_tensorrt,
     "tensorrt-rtx:smXX": _load_tensorrt,
 }

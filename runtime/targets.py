@@ -54,6 +54,9 @@ TORCH = TargetKind("torch", "torch", ("fp32",), "")  # stops at the GraphModule
 KINDS = (
     TORCH,
     TargetKind("onnxruntime:cpu", "onnxruntime:cpu", ("fp32", "bf16"), "model.onnx"),
+    TargetKind("onnxruntime:cuda", "onnxruntime:cuda", ("fp32",), "model.onnx"),
+    TargetKind("onnxruntime:tensorrt", "onnxruntime:tensorrt", ("fp32",), "model.onnx"),
+    TargetKind("torch:cuda", "torch:cuda", ("fp32", "fp16", "bf16"), "model.graph.json"),
     TargetKind("tensorrt:smXX", r"tensorrt:sm\d+", ("fp32", "fp16", "bf16"), "model.engine"),
     TargetKind("tensorrt-rtx:smXX", r"tensorrt-rtx:sm\d+(\+sm\d+)*", ("fp32", "fp16", "bf16"), "model.engine"),
 )

@@ -73,7 +73,7 @@ def _make_names_unique(graph: Any) -> None:
 
 def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
     """The graph exported anew with flat tensors in and out, keeping its dynamic sizes."""
-    flat = _flatten_signature(graph_module)
+    flat = flatten_signature(graph_module)
     placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]
     inputs = [
         value.to(n.meta["val"].dtype)
@@ -85,7 +85,7 @@ def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
         return torch.export.export(flat, tuple(inputs), dynamic_shapes=shapes or None)
 
 
-def _flatten_signature(graph_module: GraphModule) -> GraphModule:
+def flatten_signature(graph_module: GraphModule) -> GraphModule:
     """A copy of the graph that takes tensors and returns a tuple of distinct, computed tensors."""
     graph = copy_graph(graph_module.graph)
     graph.set_codegen(CodeGen())

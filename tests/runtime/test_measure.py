@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from sparsefx.runtime.latency.measure import Measurement, measure
@@ -37,3 +39,14 @@ def test_statistics() -> None:
     assert slow.spread == pytest.approx(3.0)
     assert slow.p99 == pytest.approx(7.94)
     assert slow.ratio_to(fast) == 2.5
+
+
+def test_another_clock() -> None:
+    ran: list[str] = []
+
+    def seconds_of(run: Callable[[], object]) -> float:
+        run()
+        return float(len(ran))
+
+    result = measure({"a": lambda: ran.append("a")}, seconds=0, least_runs=3, warm_up=1, seconds_of=seconds_of)["a"]
+    assert result.seconds == (2.0, 3.0, 4.0)

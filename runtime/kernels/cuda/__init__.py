@@ -1,0 +1,1 @@
+"""Kernels of condensed layers for NVIDIA GPUs: in Triton for torch, in CUDA C++ for TensorRT's plugins."""
