@@ -96,7 +96,7 @@ def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     for state, found in states.items():
         if not found["done"]:
             missing.setdefault(found["detail"], []).append(state)
-    lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
+    lines = [f"  not done here: {', '.join(names)} ({reason})" for reason, names in missing.items()]
     return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
 
 

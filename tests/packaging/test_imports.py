@@ -46,6 +46,12 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert "sparsefx" in done.stdout
 
 
+def test_the_builder_of_nvidia_engines_loads_no_torch() -> None:
+    code = "import sys, sparsefx.runtime.tensorrt.child; print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    done = _python(code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_every_public_name_resolves() -> None:
     for name in sparsefx.__all__:
         assert getattr(sparsefx, name) is not None
