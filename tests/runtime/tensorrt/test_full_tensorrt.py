@@ -37,7 +37,8 @@ class Config:
     """A builder's configuration that remembers."""
 
     def __init__(self) -> None:
-        self.flags, self.profiles = {"TF32"}, []
+        self.flags = {"TF32"}
+        self.profiles: list[Any] = []
         self.cache: bytes | None = None
 
     def clear_flag(self, flag: str) -> None:
