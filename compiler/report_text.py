@@ -125,9 +125,8 @@ def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
         times = ("" if group[key] is None else f"{group[key]:.3f}" for key in ("exact_ms", "kept_ms"))
         rows.append((first, f"and {more} more" if more else "", str(group["exact"]), str(group["kept"]), *times))
     outcome = "taken" if widths["taken"] else "not taken"
-    of = (
-        "" if widths["groups"][0]["kept_ms"] is None else " (the table's figures are of all that read or write a group)"
-    )
+    by_table = widths["groups"][0]["kept_ms"] is not None
+    of = " (the table's figures are of the layers that read or write a group)" if by_table else ""
     return [
         "",
         *_table(rows),

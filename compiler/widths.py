@@ -42,8 +42,8 @@ class _Layer:
 class WidthPlans:
     """What could be kept of a slim graph's removable channels, and what a latency table says of it.
 
-    `before` is the graph before channels were removed. Without a table there are whole blocks only. Outside the widths that were measured the nearest measured one
-    stands in. Raises TableError where a layer is not in the table.
+    `before` is the graph before channels were removed. Without a table there are whole blocks only. Outside the widths
+    that were measured the nearest measured one stands in. Raises TableError where a layer is not in the table.
     """
 
     def __init__(
