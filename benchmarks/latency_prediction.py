@@ -33,6 +33,7 @@ from sparsefx.runtime.latency.table import LatencyTable
 from sparsefx.runtime.latency.undisturbed import TimedRuns
 from sparsefx.runtime.latency.widths import WidthSpace
 from sparsefx.runtime.onnxruntime.calibration import calibration_engine
+from sparsefx.runtime.onnxruntime.in_context import timed_runs
 from sparsefx.runtime.onnxruntime.lower import lower_to_onnx
 from sparsefx.runtime.onnxruntime.session import OnnxRuntimeSession
 
@@ -129,7 +130,7 @@ def _measure(
         here = folder / str(number)
         here.mkdir()
         session = OnnxRuntimeSession(lower_to_onnx(graph, signature, here), threads)
-        contenders[case] = TimedRuns(_runner(session, example), threads, repeat=2)
+        contenders[case] = timed_runs(_runner(session, example), table.setting)
         if number == 1:
             from_graph[case] = table.predict(graph, outside="warn")
     everything = {**contenders, "calibration": calibration}

@@ -33,15 +33,21 @@ def find_kernels(folder: Path, kernels: Mapping[str, Any] | None, trust: bool) -
     """
     if kernels is None:
         return None
-    fits = kernels["embedded"] is not None and kernels["system"] == _system()
-    if trust and fits:
-        return folder / str(kernels["embedded"])
+    embedded = embedded_kernels(folder, kernels)
+    if trust and embedded is not None:
+        return embedded
     try:
         return custom_op_library()
     except TargetError as error:
-        inside = "load with trust_kernels=True to run those in the bundle; " if fits else ""
+        inside = "load with trust_kernels=True to run those in the bundle; " if embedded is not None else ""
         _warn(f"{folder}: its condensed layers run as dense ones, which is slower: {inside}{error}")
         return None
+
+
+def embedded_kernels(folder: Path, kernels: Mapping[str, Any]) -> Path | None:
+    """The library in a bundle, where it has one for this system."""
+    fits = kernels["embedded"] is not None and kernels["system"] == _system()
+    return folder / str(kernels["embedded"]) if fits else None
 
 
 def warn_of_threads(folder: Path, kernels: Mapping[str, Any] | None, threads: int) -> None:

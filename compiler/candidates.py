@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from ..passes.channels.axes import size_of
 from ..passes.condense import CONV2D, SparseLayer, pair, sparse_enough, sparse_layers
@@ -34,7 +34,7 @@ class Candidate:
 def find_candidates(graph_module: GraphModule, inputs: Sequence[Tensor], asked: str) -> list[Candidate]:
     """Sparse layers worth a measurement; where nothing is measured, those that are sparse enough."""
     costs = {cost.node: cost for cost in layer_costs(graph_module)}
-    sizes = _sizes(graph_module, inputs)
+    sizes = sizes_here(graph_module, inputs)
     found = []
     for layer in sparse_layers(graph_module):
         fits = sparse_enough(layer) if asked == CONDENSED else layer.density <= _MOST_DENSITY
@@ -44,7 +44,7 @@ def find_candidates(graph_module: GraphModule, inputs: Sequence[Tensor], asked: 
     return found
 
 
-def _sizes(graph_module: GraphModule, inputs: Sequence[Tensor]) -> dict[Any, int]:
+def sizes_here(graph_module: GraphModule, inputs: Sequence[Tensor]) -> dict[Any, int]:
     """The dynamic sizes, by symbol, that these inputs have."""
     shapes = [m.shape for n in graph_module.graph.nodes if n.op == "placeholder" and (m := tensor_meta(n)) is not None]
     pairs = [
@@ -53,22 +53,28 @@ def _sizes(graph_module: GraphModule, inputs: Sequence[Tensor]) -> dict[Any, int
     return {size: found for size, found in pairs if not isinstance(size, int) and size.is_Symbol}
 
 
+def shape_here(node: Node, sizes: Mapping[Any, int]) -> tuple[int, ...] | None:
+    """A tensor's shape at these sizes; None where it depends on more."""
+    shape = [s if isinstance(s := size_of(size), int) else s.subs(sizes) for size in node.meta["val"].shape]
+    if any(not isinstance(size, int) and size.free_symbols for size in shape):
+        return None
+    return tuple(map(int, shape))
+
+
 def _form(layer: SparseLayer, sizes: Mapping[Any, int]) -> LayerForm | None:
     """The layer with what is fused, at these sizes; None where no kernel runs its type, or sizes depend on more."""
     arguments = bind(layer.node)
     weight = constant_of(arguments["weight"])
     if weight.dtype != torch.float32:
         return None
-    shape = [
-        s if isinstance(s := size_of(size), int) else s.subs(sizes) for size in arguments["input"].meta["val"].shape
-    ]
-    if any(not isinstance(size, int) and size.free_symbols for size in shape):
+    shape = shape_here(arguments["input"], sizes)
+    if shape is None:
         return None
     window = None
     if layer.node.target is CONV2D:
         stride, padding, dilation = (tuple(pair(arguments[key])) for key in ("stride", "padding", "dilation"))
         window = Window(stride, padding, dilation, arguments["groups"])
-    return LayerForm(weight.numpy(), tuple(map(int, shape)), window, layer.residual is not None, layer.activation)
+    return LayerForm(weight.numpy(), shape, window, layer.residual is not None, layer.activation)
 
 
 def _work(form: LayerForm) -> int:

@@ -1,4 +1,4 @@
-"""What was decided by measurement, representations and widths, and the figures behind it."""
+"""What was decided by measurement, representations, widths and thinner layers, and the figures behind it."""
 
 from __future__ import annotations
 
@@ -41,6 +41,33 @@ class WidthDecision:
     groups: tuple[WidthChoice, ...] = ()
     exact_ms: float | None = None
     kept_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class ThinChoice:
+    """The inputs or outputs of a layer of which it needs `kept` of `full`: what it takes, and what it would take thin.
+
+    Milliseconds; `moving_ms`, which `thin_ms` includes, is what gathering its inputs or scattering its outputs takes.
+    """
+
+    layer: str
+    side: str
+    full: int
+    kept: int
+    full_ms: float
+    thin_ms: float
+    moving_ms: float
+    taken: bool = False
+
+
+@dataclass(frozen=True)
+class ThinDecision:
+    """Every layer that could be thinner, and what whole engines took, in milliseconds, where one was built."""
+
+    taken: bool
+    layers: tuple[ThinChoice, ...] = ()
+    full_ms: float | None = None
+    thin_ms: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
 from .slim_engine import EngineMaker
 from .stages import Stages
+from .thin import thin
 from .verify import Verification
 from .verify import verify as _compare
 from .verify_build import engine_runner, verify_compiled
@@ -67,7 +68,8 @@ def compile(
     `max_batch` is the largest batch of engines that are built for a range of them (TensorRT; 32 where it is not given).
 
     With a `latency_table` of this model (sparsefx.profile), or its file, removable channels stay where wider layers are
-    faster: by the table layer by layer, and then only if the engine as a whole gains.
+    faster; and layers do without channels that stay for others, by gathers in front of them or partial sums behind.
+    Both by the table layer by layer, and then only if the engine as a whole gains.
 
     Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer, and
     VerificationError, naming the first layer that deviates, where
@@ -89,13 +91,15 @@ def compile(
         reference = masked.reference(model)
         before = None if table is None else keep_graph(masked.graph)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
-    slim, widths = maker.make(masked.graph, stages), None
+    slim, widths, thinner = maker.make(masked.graph, stages), None, None
     if table is not None and before is not None:
         with stages("widths"):
             slim, widths = widen(before, slim, maker, table)
+        with stages("thinner layers"):
+            slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
     report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
-    report.choice, report.widths = slim.choice, widths
+    report.choice, report.widths, report.thinner = slim.choice, widths, thinner
     if slim.build is not None:
         if precision != "fp32":
             report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)

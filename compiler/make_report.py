@@ -23,9 +23,10 @@ def make_report(model: str, before: GraphModule, after: GraphModule, result: Pip
     """Compare the captured graph with the slim one."""
     old, new = layer_costs(before), {cost.node: cost for cost in layer_costs(after)}
     contractions = {c.node.name: c for c in result.analysis.trace.contractions}
+    nodes = {node.name: node for node in after.graph.nodes}
     names = _distinct_names(old)
     layers = tuple(
-        _layer(name, cost, new.get(cost.node), contractions.get(cost.node), result.analysis)
+        _layer(name, cost, new.get(cost.node), nodes.get(cost.node), contractions.get(cost.node), result.analysis)
         for name, cost in zip(names, old, strict=True)
     )
     weighted = [layer for layer in layers if layer.shape_before]
@@ -52,12 +53,17 @@ def _distinct_names(costs: Sequence[LayerCost]) -> list[str]:
 
 
 def _layer(
-    name: str, old: LayerCost, new: LayerCost | None, contraction: Contraction | None, analysis: ChannelAnalysis
+    name: str,
+    old: LayerCost,
+    new: LayerCost | None,
+    node: Node | None,
+    contraction: Contraction | None,
+    analysis: ChannelAnalysis,
 ) -> LayerReport:
     kept_outputs: Sequence[int] = range(old.outputs) if new is not None else ()
     kept_inputs: Sequence[int] = ()
     if contraction is not None:
-        kept_outputs, kept_inputs = _kept(contraction.node, contraction)
+        kept_outputs, kept_inputs = _kept(node or contraction.node, contraction)
     return LayerReport(
         name,
         old.operator,

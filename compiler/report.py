@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .choice import Choice, WidthDecision
+from .choice import Choice, ThinDecision, WidthDecision
 from .report_text import report_text
 
 
@@ -67,6 +67,7 @@ class Report:
     states: dict[str, dict[str, Any]] = field(default_factory=dict)  # how far the engine came, see runtime.states
     choice: Choice | None = None
     widths: WidthDecision | None = None
+    thinner: ThinDecision | None = None
     verification: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def report_text(report: Mapping[str, Any]) -> str:
     lines += state_lines(report.get("states"))
     lines += size_lines(report["engine"])
     lines += width_lines(report.get("widths"))
+    lines += thin_lines(report.get("thinner"))
     lines += choice_lines(report.get("choice"))
     if report["seconds"]:
         lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["seconds"].items()))
@@ -95,7 +96,7 @@ def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     for state, found in states.items():
         if not found["done"]:
             missing.setdefault(found["detail"], []).append(state)
-    lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
+    lines = [f"  not done here: {', '.join(names)} ({reason})" for reason, names in missing.items()]
     return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
 
 
@@ -129,6 +130,25 @@ def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
         *_table(rows),
         f"Wider layers are {outcome}: the engine as a whole {widths['kept_ms']:.3f} ms with them, "
         f"{widths['exact_ms']:.3f} ms without (the table's figures are of the layers that read or write a group)",
+    ]
+
+
+def thin_lines(thinner: Mapping[str, Any] | None) -> list[str]:
+    """Which layers need fewer channels than they stand between, a line for each that was considered."""
+    if thinner is None or not thinner["layers"]:
+        return [] if thinner is None else ["No layer would be faster with fewer channels, by the latency table."]
+    rows = [("layer", "side", "channels", "needed", "ms", "ms thin", "of it moving")]
+    for layer in thinner["layers"]:
+        times = (f"{layer[key]:.3f}" for key in ("full_ms", "thin_ms", "moving_ms"))
+        rows.append((layer["layer"], layer["side"], str(layer["full"]), str(layer["kept"]), *times))
+    lines = ["", *_table(rows)]
+    if thinner["full_ms"] is None:
+        return [*lines, "None of these layers is faster thin, once its channels are gathered or put back."]
+    count, outcome = sum(layer["taken"] for layer in thinner["layers"]), "taken" if thinner["taken"] else "not taken"
+    return [
+        *lines,
+        f"{count} of these layers thin are {outcome}: the engine as a whole {thinner['thin_ms']:.3f} ms with them, "
+        f"{thinner['full_ms']:.3f} ms without (the table's figures are of the layer alone)",
     ]
 
 

@@ -46,6 +46,10 @@ class EngineMaker:
         """
         with stages("passes"):
             result = run_pipeline(graph, self.rules, least=least)
+        return self.finish(graph, result, stages)
+
+    def finish(self, graph: GraphModule, result: PipelineResult, stages: Stages) -> SlimEngine:
+        """The fastest engine of a graph whose channels are those that stay. Raises TargetError."""
         if self.settings.target == TORCH.name:
             return SlimEngine(graph, result)
         with stages("lowering"):

@@ -22,7 +22,7 @@ from ..runtime.latency.widths import WidthSpace
 from ..runtime.onnxruntime.context import this_setting
 from .choice import WidthChoice
 
-_BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
+BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
 _MOST_SWEEPS = 10
 
 Widths = dict[str, int]  # output channels by layer
@@ -93,7 +93,7 @@ class WidthPlans:
         for _ in range(_MOST_SWEEPS):
             before = dict(added)
             for name in self._groups:
-                options = sorted({0, *(self._to_block(name, block) for block in _BLOCKS)})
+                options = sorted({0, *(self._to_block(name, block) for block in BLOCKS)})
                 added[name] = min(options, key=lambda more: self._cost({**added, name: more}, name))
             if added == before:
                 break
@@ -126,7 +126,7 @@ def table_for(
     """The table, which must be of this setting: TableError, or a warning where it was loaded with mismatch="warn"."""
     found = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
     batch = int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
-    found.check(this_setting(target, threads, batch), found.mismatch)
+    found.check(this_setting(target, threads, batch, found.setting.weights), found.mismatch)
     return found
 
 

@@ -54,13 +54,21 @@ class GraphPass(PassBase):
     def _check(self, graph_module: GraphModule, before: list[Any]) -> None:
         name = type(self).__name__
         try:
-            graph_module.graph.lint()
-            ShapePropagation(graph_module).propagate()
-        except Exception as error:
-            raise PassError(f"{name} left a graph that does not hold together: {error}") from error
+            check_graph(graph_module)
+        except PassError as error:
+            raise PassError(f"{name} left {error}") from error.__cause__
         after = _output_shapes(graph_module)
         if after != before:
             raise PassError(f"{name} changed the output shapes from {before} to {after}")
+
+
+def check_graph(graph_module: GraphModule) -> None:
+    """Raise PassError unless the graph is well formed and every operator accepts its operands' shapes."""
+    try:
+        graph_module.graph.lint()
+        ShapePropagation(graph_module).propagate()
+    except Exception as error:
+        raise PassError(f"a graph that does not hold together: {error}") from error
 
 
 def _relax_views(graph_module: GraphModule) -> None:

@@ -23,8 +23,9 @@ from .channels.rules import OperatorRule, Rewrite
 from .channels.rules.call import Contraction
 from .channels.transfer import CONSTANT, Value
 from .errors import PassError
-from .graph import PATTERN, add_constant, constant_of, rebind, set_constant
+from .graph import add_constant, constant_of, rebind, set_constant
 from .indices import narrow_indices
+from .layer_weights import cut_weight, set_layer_weight
 
 _MOST_ROUNDS = 100  # two or three are usual
 
@@ -106,7 +107,7 @@ def _rewrite_weights(
         _absorb(weight[absorption.group], bias[absorption.group], absorption)
     _write_constant_outputs(weight, bias, contraction.outputs, kernel.groups)
     original = constant_of(contraction.weight)
-    _set_weight(contraction, _cut(weight, kept_in, kept_out), original, kept_in, kept_out)
+    set_layer_weight(contraction, cut_weight(weight, kept_in, kept_out), original.dtype, kept_in, kept_out)
     cut_bias = bias.reshape(-1)[torch.from_numpy(np.flatnonzero(outputs))].to(original.dtype)
     if contraction.bias is not None:
         set_constant(contraction.bias, cut_bias)
@@ -147,28 +148,6 @@ def _write_constant_outputs(weight: Tensor, bias: Tensor, outputs: Value, groups
     values = torch.from_numpy(np.nan_to_num(outputs.constant).reshape(groups, -1))
     weight[constant] = 0.0
     bias[constant] = values[constant]
-
-
-def _cut(canonical: Tensor, kept_in: np.ndarray, kept_out: np.ndarray) -> Tensor:
-    """Kept groups, outputs and inputs of a canonical weight; kept groups are equally wide."""
-    groups = np.flatnonzero(kept_out.any(axis=1))
-    parts = [
-        canonical[g][torch.from_numpy(np.flatnonzero(kept_out[g]))][:, torch.from_numpy(np.flatnonzero(kept_in[g]))]
-        for g in groups
-    ]
-    return torch.stack(parts)
-
-
-def _set_weight(
-    contraction: Contraction, canonical: Tensor, original: Tensor, kept_in: np.ndarray, kept_out: np.ndarray
-) -> None:
-    kernel, node = contraction.kernel, contraction.weight
-    assert node is not None
-    pattern = node.meta.get(PATTERN)
-    if pattern is not None:
-        cut = _cut(kernel.layout.to_canonical(pattern, kernel.groups), kept_in, kept_out)
-        node.meta[PATTERN] = kernel.layout.from_canonical(cut | (canonical != 0), kernel.window).contiguous()
-    set_constant(node, kernel.layout.from_canonical(canonical, kernel.window).to(original.dtype).contiguous())
 
 
 def _rewrite_mean(contraction: Contraction, kept: int, absorptions: tuple[Absorption, ...]) -> None:

@@ -18,6 +18,9 @@ if os.path.islink(os.path.join(os.path.dirname(__file__), "compiler")):
 _PUBLIC = {
     "compile": "sparsefx.compiler.compile",
     "load": "sparsefx.compiler.bundle",
+    "serve_export": "sparsefx.compiler.serving.export",
+    "ServingOptions": "sparsefx.runtime.serving.options",
+    "TorchBackend": "sparsefx.compiler.integrations.torch_compile",
     "profile": "sparsefx.runtime.latency.profile",
     "LatencyTable": "sparsefx.runtime.latency.table",
     "CompiledModel": "sparsefx.compiler.compiled",

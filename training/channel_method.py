@@ -52,6 +52,7 @@ class ChannelMethod(Sparsifier):
     """
 
     settings: ChannelSettings
+    costs: LayerCosts
     budget: ChannelBudget
     taylor: TaylorImportance
 
@@ -59,7 +60,7 @@ class ChannelMethod(Sparsifier):
         """Look at the model; to be called before the core's initialisation, which masks it."""
         self._model = model
         self._groups, self._runs = groups_of(model, example_inputs), layers_of(model, example_inputs)
-        self._costs = costs
+        self.costs = costs
         self.budget_history: list[BudgetUpdate] = []
 
     @abstractmethod
@@ -76,7 +77,7 @@ class ChannelMethod(Sparsifier):
         self.budget = ChannelBudget(
             channels,
             self._runs,
-            self._costs,
+            self.costs,
             share=settings.budget,
             limit=settings.latency_budget,
             choices=settings.choices,

@@ -7,15 +7,16 @@ Only groups that meet in a layer need different columns, so that a colouring of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product, zip_longest
 
 from .widths import WidthGroup
 
 Widths = dict[str, int]
+Levels = Mapping[str, Sequence[float]]
 
 LEVELS = (1.0, 0.99, 0.7, 0.5, 0.4, 0.2, 0.18)  # of the full width; a prime number of them
-MIDDLES = (0.85, 0.9, 0.6, 0.65, 0.3, 0.35, 0.25)  # for a second round, between the first
+MIDDLES = (0.85, 0.9, 0.6, 0.65, 0.3, 0.35, 0.25)  # between those, where no measurement says better
 BLOCKS = (1.0, 0.75, 0.5, 0.35, 0.2)  # all of them rounded to blocks: what fits into blocks everywhere fuses more
 _EVEN = (0, 3, 5)  # places of other levels that are rounded to blocks; those between fall out of an engine's blocks
 _BLOCK, _SMALL_BLOCK, _STEP = 16, 4, 4
@@ -23,28 +24,31 @@ _NEARLY = 0.98
 _WIDE = 32  # channels from which groups are cut by whole blocks
 
 
-def design(groups: Sequence[WidthGroup], levels: Sequence[float] = LEVELS) -> list[Widths]:
-    """The full network, and then an orthogonal array over the levels, spread so that early runs cover much."""
+def design(groups: Sequence[WidthGroup], levels: Sequence[float] | Levels = LEVELS) -> list[Widths]:
+    """The full network, and then an orthogonal array over the levels, spread so that early runs cover much.
+
+    `levels` are of all groups, or as many for each of them by name.
+    """
     full = {g.name: g.full for g in groups}
     if not groups:
         return [full]
-    count, columns = len(levels), _columns(groups)
+    of = levels if isinstance(levels, Mapping) else dict.fromkeys(full, levels)
+    count, columns = len(of[groups[0].name]), _columns(groups)
     runs = []
     for a, b in sorted(product(range(count), repeat=2), key=lambda run: (5 * run[0] + 3 * run[1]) % count):
         chosen = {}
         for number, group in enumerate(groups):
             column = columns[group.name]
             level = b if column == count else (a + column * b) % count
-            chosen[group.name] = _width(group.full, levels, (level + number) % count)
+            chosen[group.name] = _width(group.full, of[group.name], (level + number) % count)
         runs.append(chosen)
     return _unique([full, *runs])
 
 
-def rounds(groups: Sequence[WidthGroup]) -> tuple[list[Widths], list[Widths]]:
-    """The configurations of a first round, in blocks and beside them, and those of a second one between its levels."""
+def first_round(groups: Sequence[WidthGroup]) -> list[Widths]:
+    """Networks in blocks everywhere, and networks with widths in blocks and beside them, in turn."""
     beside, blocks = design(groups, LEVELS), design(groups, BLOCKS)
-    first = [run for pair in zip_longest(beside[::2], beside[1::2], blocks) for run in pair if run is not None]
-    return _unique(first), design(groups, MIDDLES)
+    return _unique([run for pair in zip_longest(beside[::2], beside[1::2], blocks) for run in pair if run is not None])
 
 
 def _unique(runs: Sequence[Widths]) -> list[Widths]:

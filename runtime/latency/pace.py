@@ -18,23 +18,31 @@ from .record import Record
 from .surface import Floats, Surface
 
 _ROUNDS = 2
+_DISTURBED = 1.25  # pace over the usual one from which operators are slowed down each in its own way
 _TICK = 5e-7  # seconds: half of what ONNX Runtime's profile can tell apart
 
 
 def surfaces_of(records: Sequence[Record], paces: Floats) -> dict[str, Surface]:
-    """Time over widths for every kind of operator; the records' times are divided by their paces."""
-    points: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    seconds: dict[str, list[float]] = defaultdict(list)
+    """Time over widths for every kind of operator; the records' times are divided by their paces.
+
+    Records taken while the machine was clearly slowed down count only where the others do not span the same widths.
+    """
+    rows: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
     products: dict[str, bool] = {}
     for record, pace in zip(records, paces, strict=True):
         for timed in record.nodes:
-            points[timed.node.key].append(timed.node.width)
-            seconds[timed.node.key].append(max(timed.seconds, _TICK) / pace)
+            rows[timed.node.key].append((*timed.node.width, max(timed.seconds, _TICK) / pace, pace))
             products[timed.node.key] = timed.node.layer is not None
-    return {
-        key: Surface(np.array(points[key], np.float64), np.array(seconds[key]), products=products[key])
-        for key in sorted(points)
-    }
+    usual = float(np.percentile(paces, 25)) if len(paces) else 1.0
+    return {key: _surface(np.array(rows[key]), usual, products[key]) for key in sorted(rows)}
+
+
+def _surface(rows: Floats, usual: float, products: bool) -> Surface:
+    """`rows` are two widths, seconds and pace."""
+    steady = rows[rows[:, 3] <= _DISTURBED * usual]
+    spans = len(steady) > 0 and all((ends(steady[:, :2], 0) == ends(rows[:, :2], 0)).all() for ends in (np.min, np.max))
+    used = steady if spans else rows
+    return Surface(used[:, :2], used[:, 2], products=products)
 
 
 def paces_of(records: Sequence[Record]) -> Floats:

@@ -17,6 +17,7 @@ from ...passes.errors import TableError
 from ..onnxruntime.context import WhatIf, this_setting
 from .prepared import prepared_with, specs
 from .profiler import OnProgress, Profiler
+from .record import WARM
 from .table import LatencyTable
 
 
@@ -30,6 +31,7 @@ def profile(
     path: str | Path | None = None,
     time_limit: float | None = None,
     tight: float = 0.02,
+    weights: str = WARM,
     shard: tuple[int, int] = (1, 1),
     on_progress: OnProgress | None = None,
 ) -> LatencyTable:
@@ -41,14 +43,16 @@ def profile(
     one between its levels until networks not measured before are foretold within 2% in the median and 5% at most.
     The batch is the examples'. A table at `path` is gone on with: what it has is not measured again, and
     a kill loses one network at most. `time_limit` in seconds ends early. Each network is repeated until its median
-    is certain within `tight`. `shard` (i, n) measures the i-th of n parts, to be merged.
+    is certain within `tight`; `weights` are "warm" as in an engine that runs again and again, or "cold", where other
+    memory is read before every run. `shard` (i, n) measures the i-th of n parts, to be merged.
 
     Raises CaptureError, TargetError, and TableError where `path` holds a table of another setting.
     """
     _check(grid, shard)
     graph = model if isinstance(model, GraphModule) else prepared_with(model, tuple(example_inputs))
     tensors = [t for t in example_inputs if isinstance(t, Tensor)]
-    setting = this_setting(target, threads, int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1)
+    batch = int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
+    setting = this_setting(target, threads, batch, weights)
     what_if = WhatIf(graph, describe(graph), setting)
     header = {
         "setting": dict(setting.__dict__),

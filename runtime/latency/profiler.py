@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +17,16 @@ from ...passes.errors import TableError
 from ..onnxruntime.calibration import calibration_engine
 from ..onnxruntime.context import WhatIf
 from . import table_file
-from .design import Widths, design, rounds
+from .design import LEVELS, MIDDLES, Widths, design, first_round
 from .record import Record, Setting
+from .refine import refined_levels
 from .surface import Floats
 from .table import WARN, LatencyTable
 
 _LAST = 8  # configurations that the profiler looks back on
 _GOOD, _FAIR = 0.02, 0.05  # relative error with which the last ones were foretold, in the median and at most
-_TRIES, _SLOW = 3, 1.1  # a network measured while the machine was so much slower, or that stays uncertain, is repeated
+_TRIES, _SLOW = 3, 1.1  # a network measured while the machine was so much slower is repeated, then and at the end
+_SHARES = ((0.0, 0.7), (0.7, 1.0))  # of the progress bar, by round: the second is seldom needed in full
 
 OnProgress = Callable[[float, str], None]
 
@@ -49,34 +51,66 @@ class Profiler:
     on_progress: OnProgress | None = None
     records: list[Record] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)  # relative, of networks foretold before they were measured
+    _start: float = 0.0
+    _resumed: int = 0  # records that were there
 
     def run(self) -> LatencyTable:
         """Measure what is missing. Raises TableError where the path holds a table of another setting."""
         self._resume()
-        start, known = time.monotonic(), {record.name for record in self.records}
-        plan = [w for w in self._plan() if self._name(w) not in known]
+        known, self._start = {record.name for record in self.records}, time.monotonic()
+        self._resumed = len(known)
         with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
             calibration = calibration_engine(self.setting.threads, Path(folder))
-            for number, widths in enumerate(plan):
-                spent = time.monotonic() - start
-                if self._is_settled() or (self.time_limit is not None and number and spent > self.time_limit):
-                    break
-                self._tell(number, len(plan), spent)
-                record = self._measure(widths, calibration)
-                self._foretell(record)
-                self.records.append(record)
-                if self.path is not None:
-                    table_file.append(self.path, record)
-        self._tell(1, 1, 0.0)
+            for plan, (begin, end) in zip(self._rounds(), _SHARES, strict=False):
+                self._fill(plan, calibration, begin, end)
+            for slow in [r for r in self.records if r.name not in known and self._is_slow(r)]:
+                if self._spent() < 1:
+                    self._keep(min(slow, self._measure(slow.widths or {}, calibration), key=lambda r: r.calibration))
+        self._tell(1.0)
         return self._table()
 
-    def _plan(self) -> list[Widths]:
-        """Widths in the order in which they are measured: a first round over the grid, then one between its levels."""
-        groups = self.what_if.space.groups
-        plan = design(groups, self.grid) if self.grid is not None else [w for part in rounds(groups) for w in part]
-        unique = list({self._name(w): w for w in plan}.values())
-        first, count = self.share
-        return unique[first - 1 :: count]
+    def _fill(self, plan: Sequence[Widths], calibration: Callable[[], object], begin: float, end: float) -> None:
+        """Measure what a round lacks, until networks are foretold or the time is up, but one network in any case."""
+        known = {record.name for record in self.records}
+        missing = [w for w in plan if self._name(w) not in known]
+        for number, widths in enumerate(missing):
+            if self._is_settled() or (len(self.records) > self._resumed and self._spent() >= 1):
+                break
+            self._tell(max(begin + (end - begin) * number / len(missing), min(self._spent(), 0.99)))
+            record = self._measure(widths, calibration)
+            self._foretell(record)
+            self._keep(record)
+
+    def _spent(self) -> float:
+        """The share of the time limit that has gone."""
+        gone = time.monotonic() - self._start
+        return 0.0 if self.time_limit is None else gone / self.time_limit if self.time_limit else 1.0
+
+    def _keep(self, record: Record) -> None:
+        """A network measured again takes the place of what was there; of two lines of a file the later one counts."""
+        if record in self.records:
+            return
+        self.records = [*(r for r in self.records if r.name != record.name), record]
+        if self.path is not None:
+            table_file.append(self.path, record)
+
+    def _rounds(self) -> Iterator[list[Widths]]:
+        """Widths in the order in which they are measured: a first round over the grid, then one between its levels.
+
+        Shards do not know of each other's measurements: theirs are the same levels for all groups.
+        """
+        groups, (first, count) = self.what_if.space.groups, self.share
+        if self.grid is not None:
+            yield design(groups, self.grid)[first - 1 :: count]
+            return
+        plan = first_round(groups)
+        yield plan[first - 1 :: count]
+        if self._is_settled():
+            return
+        names = {self._name(widths) for widths in plan}
+        table = LatencyTable(self.setting, [r for r in self.records if r.name in names], self.header)
+        levels = refined_levels(groups, table, LEVELS, len(LEVELS)) if count == 1 else MIDDLES
+        yield design(groups, levels)[first - 1 :: count]
 
     def _is_settled(self) -> bool:
         """Whether a full round is done, and its last networks were foretold well, each of them unseen.
@@ -85,7 +119,7 @@ class Profiler:
         """
         last = np.abs(self.errors[-_LAST:])
         own = sum(record.model == self.model for record in self.records)
-        round_done = own * self.share[1] >= len(rounds(self.what_if.space.groups)[0])
+        round_done = own * self.share[1] >= len(first_round(self.what_if.space.groups))
         return self.grid is None and round_done and self._is_good(last)
 
     @staticmethod
@@ -97,10 +131,13 @@ class Profiler:
         found: list[Record] = []
         while len(found) < _TRIES:
             found.append(self.what_if.measure(self.model, widths, calibration, self.tight))
-            usual = np.median([r.calibration for r in (*self.records, *found)])
-            if found[-1].spread <= self.tight and found[-1].calibration <= _SLOW * usual:
+            if found[-1].spread <= self.tight and not self._is_slow(found[-1]):
                 return found[-1]
         return min(found, key=lambda record: (record.calibration, record.spread))
+
+    def _is_slow(self, record: Record) -> bool:
+        """Whether the machine was slower than it usually is when others leave it alone."""
+        return record.calibration > _SLOW * float(np.percentile([r.calibration for r in (*self.records, record)], 25))
 
     def _foretell(self, record: Record) -> None:
         """How far a new measurement is from what the table so far says; nothing while kinds of operators are new."""
@@ -134,11 +171,8 @@ class Profiler:
     def _name(self, widths: Widths) -> str:
         return Record(self.model, widths, (), 0.0, 0.0, 0, 1.0).name
 
-    def _tell(self, done: int, of: int, spent: float) -> None:
+    def _tell(self, share: float) -> None:
         if self.on_progress is None:
             return
-        share = done / max(of, 1)
-        if self.time_limit and done < of:
-            share = max(share, min(spent / self.time_limit, 0.99))
         error = f", the last ones foretold within {max(np.abs(self.errors[-_LAST:])):.1%}" if self.errors else ""
         self.on_progress(share, f"{len(self.records)} networks measured{error}")

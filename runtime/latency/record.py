@@ -9,6 +9,8 @@ from typing import Any
 from ...passes.errors import TableError
 from .node import EngineNode
 
+WARM, COLD = "warm", "cold"  # weights and activations: the engine has just run, or other memory was touched before it
+
 
 @dataclass(frozen=True)
 class NodeTime:
@@ -79,7 +81,7 @@ class Setting:
     threads: int
     batch: int
     precision: str = "fp32"
-    weights: str = "cold"  # every layer runs in its engine, between all others
+    weights: str = WARM
 
     def differences(self, other: Setting) -> list[str]:
         """Where another setting deviates, as text."""

@@ -249,7 +249,8 @@ class LatencyTable:
         """Engines built here must choose the kernels that the table has."""
         from ..onnxruntime.context import this_setting
 
-        self.check(this_setting(self.setting.target, self.setting.threads, self.setting.batch), self.mismatch)
+        mine = self.setting
+        self.check(this_setting(mine.target, mine.threads, mine.batch, mine.weights), self.mismatch)
 
     def _add(self, record: Record) -> None:
         self.records = (*self.records, record)

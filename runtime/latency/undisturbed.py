@@ -19,11 +19,15 @@ _FEWEST = 5  # runs that count in any case: those with the largest shares
 
 @dataclass
 class TimedRuns:
-    """A contender that notes wall and processor time of its runs; of `repeat` in a row only the last counts."""
+    """A contender that notes wall and processor time of its runs; of `repeat` in a row only the last counts.
+
+    `before` is called before the first of them.
+    """
 
     run: Callable[[], object]
     threads: int
     repeat: int = 1
+    before: Callable[[], object] | None = None
     seconds: list[float] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
     made: list[int] = field(default_factory=list)  # place of every counted run among all runs
@@ -31,6 +35,8 @@ class TimedRuns:
 
     def __call__(self) -> None:
         clock = time.thread_time if self.threads == 1 else time.process_time
+        if self.before is not None:
+            self.before()
         for _ in range(self.repeat):
             wall, cpu = time.perf_counter(), clock()
             self.run()

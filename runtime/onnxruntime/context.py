@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from ...passes.errors import TargetError
+from ...passes.errors import TableError, TargetError
 from ...passes.signature import Signature
 from ..engine import Array
 from ..inputs import dynamic_sizes, random_arrays
 from ..latency.node import EngineNode
-from ..latency.record import Record, Setting
+from ..latency.record import COLD, WARM, Record, Setting
 from ..latency.time_cache import processor
 from ..latency.widths import WidthSpace
 from .calibration import calibration_engine
@@ -25,14 +25,19 @@ from .session import TARGET, available_threads
 from .template import EngineTemplate
 
 
-def this_setting(target: str, threads: int | None, batch: int) -> Setting:
-    """The setting of measurements made here. Raises TargetError for a target that cannot be profiled."""
+def this_setting(target: str, threads: int | None, batch: int, weights: str = WARM) -> Setting:
+    """The setting of measurements made here.
+
+    Raises TargetError for a target that cannot be profiled, TableError for weights that are neither warm nor cold.
+    """
     if target != TARGET:
         raise TargetError(f"latency tables are made for {TARGET}, found target {target!r}")
+    if weights not in (WARM, COLD):
+        raise TableError(f"weights must be {WARM!r} or {COLD!r}, found {weights!r}")
     import onnxruntime
 
     engine, used = f"onnxruntime {onnxruntime.__version__}", available_threads() if threads is None else threads
-    return Setting(TARGET, processor(), engine, used, batch)
+    return Setting(TARGET, processor(), engine, used, batch, weights=weights)
 
 
 class WhatIf:
@@ -57,7 +62,7 @@ class WhatIf:
         with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
             model = self._template.write(widths, Path(folder))
             layers = self._template.layers
-            found = measure_in_context(model, self._inputs, self._setting.threads, layers, calibration, tight=tight)
+            found = measure_in_context(model, self._inputs, self._setting, layers, calibration, tight=tight)
         return _record(name, dict(widths), found)
 
 
@@ -73,7 +78,7 @@ def measured_graph(graph_module: GraphModule, signature: Signature, setting: Set
     with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
         model = lower_to_onnx(graph_module, signature, Path(folder))
         calibration = calibration_engine(setting.threads, Path(folder))
-        found = measure_in_context(model, _inputs(signature, setting), setting.threads, {}, calibration)
+        found = measure_in_context(model, _inputs(signature, setting), setting, {}, calibration)
     return _record("a graph", None, found)
 
 

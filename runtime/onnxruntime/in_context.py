@@ -11,12 +11,13 @@ import numpy as np
 
 from ..engine import Array
 from ..latency.measure import measure
-from ..latency.record import NodeTime
+from ..latency.record import COLD, NodeTime, Setting
 from ..latency.undisturbed import TimedRuns
 from .engine_nodes import ProfiledEngine
 from .session import OnnxRuntimeSession
 
 _WARM_UP, _ROUNDS, _MOST_ROUNDS = 2, 8, 48
+_SWEEP = 2**26  # bytes that are read before a cold run: more than any core's own caches
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,20 @@ class InContext:
 def measure_in_context(
     model: Path,
     inputs: list[Array],
-    threads: int,
+    setting: Setting,
     layers: Mapping[str, str],
     calibration: Callable[[], object],
     *,
     tight: float = 0.02,
 ) -> InContext:
     """Rounds of all three go on until the whole's median is certain within `tight`, or 48 are through."""
-    repeat = 1 if threads == 1 else 2  # threads of the contender before are still spinning
     with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
-        profiled = ProfiledEngine(model, threads, Path(folder), layers)
-        plain = OnnxRuntimeSession(model, threads)
+        profiled = ProfiledEngine(model, setting.threads, Path(folder), layers)
+        plain = OnnxRuntimeSession(model, setting.threads)
         contenders = {
-            "profiled": TimedRuns(lambda: profiled.run(inputs), threads, repeat),
-            "whole": TimedRuns(lambda: plain.run(inputs), threads, repeat),
-            "calibration": TimedRuns(calibration, threads, repeat + 1),
+            "profiled": timed_runs(lambda: profiled.run(inputs), setting),
+            "whole": timed_runs(lambda: plain.run(inputs), setting),
+            "calibration": TimedRuns(calibration, setting.threads, repeat=2),
         }
         measure(contenders, seconds=0, least_runs=_WARM_UP, warm_up=0)
         for runs in contenders.values():
@@ -64,6 +64,14 @@ def measure_in_context(
             len(whole.seconds),
             contenders["calibration"].median,
         )
+
+
+def timed_runs(run: Callable[[], object], setting: Setting) -> TimedRuns:
+    """Warm: of two runs in a row the second counts. Cold: the only one, after other memory was read."""
+    if setting.weights != COLD:
+        return TimedRuns(run, setting.threads, repeat=2)
+    other = np.ones(_SWEEP // 8)
+    return TimedRuns(run, setting.threads, before=lambda: float(other.sum()))
 
 
 def _node_times(engine: ProfiledEngine, runs: TimedRuns) -> tuple[NodeTime, ...]:

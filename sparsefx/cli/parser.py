@@ -48,6 +48,12 @@ _EXAMPLES = {
   sparsefx table resnet50.latency --plot layer2.0.conv2 -o staircase.png
   sparsefx table before.latency after.latency --diff
   sparsefx table part1.latency part2.latency --merge all.latency""",
+    "serve-export": """examples:
+  sparsefx serve-export resnet50.sfx vit.sfx -o models           (two models; names are those of the folders)
+  sparsefx serve-export resnet50.sfx -o models --max-batch-size 16 --preferred-batch-sizes 8,16 --max-queue-delay 500
+  sparsefx serve-export sm80.sfx sm90.sfx --name resnet50 -o models    (TensorRT engines for different GPUs)
+  sparsefx serve-export resnet50.sfx -o models --mounted-at /models --kernels lib/libsparsefx.so --threads 4
+  tritonserver --model-repository models""",
     "kernels": """examples:
   sparsefx kernels build                                         (into the cache, as at first use)
   sparsefx kernels build -o lib                                  (for a container without a compiler)
@@ -211,6 +217,7 @@ def _profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", metavar="LEVELS", help="shares of the full width to measure, as 1,0.75,0.5,0.25,0.1")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="end then with what is measured")
     parser.add_argument("--spread", type=float, default=0.02, help="certainty at which repetitions end (0.02)")
+    parser.add_argument("--cold", action="store_true", help="read other memory before every run (default: run twice)")
     parser.add_argument("--shard", metavar="I/N", help="measure the I-th of N parts, to be merged")
     _threads(parser)
 
@@ -221,6 +228,34 @@ def _table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--diff", action="store_true", help="compare two tables, by kind of operator")
     parser.add_argument("--plot", metavar="LAYER", help="draw a layer's staircase (matplotlib)")
     parser.add_argument("-o", "--output", default="staircase.png", metavar="FILE", help="picture to draw (png, svg)")
+
+
+def _serve_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", metavar="bundle", help="bundles to serve")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="REPOSITORY", help="model repository; its other models stay"
+    )
+    parser.add_argument("--name", help="the model's name (that of the folder); several TensorRT bundles are one model")
+    parser.add_argument("--max-batch-size", type=int, help="requests run as one at most; 0: no batching (8)")
+    parser.add_argument("--preferred-batch-sizes", default="", metavar="N,N", help="batches that run at once")
+    parser.add_argument(
+        "--max-queue-delay", type=int, default=0, metavar="MICROSECONDS", help="wait so long for more requests (0)"
+    )
+    parser.add_argument("--instances", type=int, default=1, help="copies that run side by side (1)")
+    parser.add_argument("--gpus", default="", metavar="N,N", help="devices that serve a GPU engine (all)")
+    parser.add_argument("--sizes", default="", help="dynamic sizes of warm-up requests, as height=224,width=224")
+    parser.add_argument("--no-warm-up", action="store_true", help="no requests before the model is ready")
+    parser.add_argument("--version", type=int, default=1, help="number to export as; other versions stay (1)")
+    parser.add_argument("--serve-versions", default="latest:1", help="latest:N, all, or numbers as 1,3 (latest:1)")
+    parser.add_argument(
+        "--mounted-at", metavar="PATH", help="where the server finds the repository (where it is written)"
+    )
+    parser.add_argument(
+        "--kernels", metavar="LIBRARY", help="of `sparsefx kernels build` at the server (compiled here)"
+    )
+    parser.add_argument("--no-kernels", action="store_true", help="condensed layers run as dense ones")
+    _trust(parser)
+    _threads(parser)
 
 
 def _kernels(parser: argparse.ArgumentParser) -> None:
@@ -240,5 +275,6 @@ _COMMANDS = {
     "inspect": ("show what is in a bundle or in a file of masks", _inspect),
     "profile": ("measure a model's layers in its engine at other widths, as a latency table", _profile),
     "table": ("show, merge, compare or draw latency tables", _table),
+    "serve-export": ("write bundles as a model repository of NVIDIA Triton Inference Server", _serve_export),
     "kernels": ("compile the kernels of condensed layers ahead of their first use", _kernels),
 }

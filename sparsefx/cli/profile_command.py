@@ -15,6 +15,7 @@ from sparsefx.cli.table_command import summary, summary_text
 from sparsefx.passes.capture import capture
 from sparsefx.passes.errors import TableError
 from sparsefx.runtime.latency.profile import profile
+from sparsefx.runtime.latency.record import COLD, WARM
 
 _LINES = 10  # networks between two lines that stay
 
@@ -40,6 +41,7 @@ def run(arguments: Namespace) -> int:
             path=arguments.output,
             time_limit=arguments.time_limit,
             tight=arguments.spread,
+            weights=COLD if arguments.cold else WARM,
             shard=_shard(arguments.shard),
             on_progress=tell,
         )

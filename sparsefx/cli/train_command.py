@@ -11,9 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsefx.cli.progress import bar, stages
+from sparsefx.compiler.bundle import load
 from sparsefx.compiler.compile import compile
 from sparsefx.compiler.report_text import report_text
 from sparsefx.passes.errors import SparsefxError
+from sparsefx.runtime.latency.measure import measure
+from sparsefx.runtime.latency.table import LatencyTable
+from sparsefx.training.allocation.table import TableCosts
+from sparsefx.training.channel_method import ChannelMethod
 from sparsefx.training.flops import layer_macs, theoretical_flops
 from sparsefx.training.mask_file import write_whole
 from sparsefx.training.masks import MaskSet
@@ -28,6 +33,8 @@ from sparsefx.training.sparsifier import Sparsifier
 _FLAGS = (
     "method", "data", "folder", "net", "epochs", "batch_size", "learning_rate", "precision", "seed", "checkpoint_steps",
 )  # fmt: skip
+
+_SECONDS = 1.0  # of timing the engine at the end
 
 
 def run(arguments: Namespace) -> int:
@@ -44,15 +51,19 @@ def run(arguments: Namespace) -> int:
     masks = trained.masks
     written = _write(folder, trained, masks, plot=arguments.plot)
     result: dict[str, Any] = {"config": config.to_dict(), "epochs": [asdict(entry) for entry in trained.log]}
-    images, _ = next(iter(trained.task.test_batches(1)))
+    table = _latency_table(trained.sparsifier)
+    images, _ = next(iter(trained.task.test_batches(1 if table is None else table.setting.batch)))
+    threads = arguments.threads if arguments.threads or table is None else table.setting.threads
     if trained.sparsifier is not None and masks is not None:
-        result["flops"] = _flops(trained.model, trained.sparsifier, masks, images)
+        result["flops"] = _flops(trained.model, trained.sparsifier, masks, images[:1])
     if arguments.compile:
         with stages(arguments.quiet) as announce:
             announce("compile and verify")
-            compiled = compile(trained.model, (images,), masks=masks, threads=arguments.threads)
+            compiled = compile(trained.model, (images,), masks=masks, threads=threads)
             compiled.save(folder / "model.sfx")
         result["report"] = compiled.report.to_dict()
+        if table is not None:
+            result["latency"] = _latency(trained.sparsifier, folder / "model.sfx", images, threads)
         written.append("model.sfx")
     print(json.dumps(result, indent=1) if arguments.json else _text(folder, trained, written, result))
     return 0
@@ -147,6 +158,21 @@ def _flops(model: nn.Module, sparsifier: Sparsifier, masks: MaskSet, images: Ten
     }
 
 
+def _latency_table(sparsifier: Sparsifier | None) -> LatencyTable | None:
+    """The table that a channel method spent."""
+    costs = sparsifier.costs if isinstance(sparsifier, ChannelMethod) else None
+    return costs.table if isinstance(costs, TableCosts) else None
+
+
+def _latency(sparsifier: Any, bundle: Path, images: Tensor, threads: int | None) -> dict[str, float]:
+    """Milliseconds: the budget, what the masks cost by the table, and what the engine takes."""
+    last = sparsifier.budget_history[-1]
+    engine = load(bundle, threads)
+    arrays = engine.check([images])
+    taken = measure({"engine": lambda: engine.session.run(arrays)}, seconds=_SECONDS)["engine"]
+    return {"budget_ms": sparsifier.budget.total, "table_ms": last.cost, "engine_ms": 1e3 * taken.median}
+
+
 def _text(folder: Path, trained: Trained, written: list[str], result: dict[str, Any]) -> str:
     last = trained.log[-1]
     lines = [f"Accuracy on {trained.task.test_size} test images: {last.accuracy:.2%}"]
@@ -157,6 +183,12 @@ def _text(folder: Path, trained: Trained, written: list[str], result: dict[str, 
         lines.append(f"Dense: {', '.join(dense) or 'nothing'}")
         shares = f"inference {flops['inference_share']:.1%} of dense, training {flops['training_share']:.1%}"
         lines.append(f"FLOPs where every zero is skipped: {shares}")
+    if "latency" in result:
+        ms = result["latency"]
+        lines.append(
+            f"Latency: {ms['table_ms']:.3f} ms by the table (budget {ms['budget_ms']:.3f}), "
+            f"the engine takes {ms['engine_ms']:.3f} ms"
+        )
     if "report" in result:
         lines = [report_text(result["report"]), "", *lines]
     return "\n".join([*lines, f"In {folder}: {', '.join(written)}"])

@@ -18,6 +18,7 @@ from sparsefx.__main__ import main
 from sparsefx.training import MaskSet
 from sparsefx.training.recipes.checkpoint import read_checkpoint
 from sparsefx.training.recipes.data.digits import load_digits
+from sparsefx.training.recipes.nets import build_net
 from sparsefx.training.recipes.run import accuracy
 
 FLAGS = ["--method", "RigL", "--epochs", "2", "--checkpoint-steps", "3", "--threads", "1", "--quiet"]
@@ -83,6 +84,19 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert accuracy(sparsefx.load(run / "model.sfx"), load_digits()) == found["epochs"][-1]["accuracy"]
     assert 0 < found["flops"]["inference_share"] < 0.6 and 0 < found["flops"]["training_share"] < 0.6
     assert len(json.loads((run / "history.json").read_text())) > 2
+
+
+def test_a_latency_budget_is_told_beside_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, table = load_digits(), tmp_path / "table"
+    images = next(iter(task.test_batches(4)))[0]
+    net = build_net("small_resnet", task.image_shape, task.classes)
+    sparsefx.profile(net, (images,), threads=1, grid=(1.0, 0.1), tight=10.0, path=table)
+    flags = ["--method", "ChannelIEE", "--epochs", "1", "--set", f"costs={table}", "--set", "budget=0.8", "--quiet"]
+    assert main(["train", "-o", str(tmp_path / "run"), *flags, "--compile", "--json"]) == 0
+    latency = json.loads(capsys.readouterr().out)["latency"]
+    assert 0 < latency["table_ms"] <= latency["budget_ms"] and latency["engine_ms"] > 0
+    manifest = json.loads((tmp_path / "run" / "model.sfx" / "manifest.json").read_text())
+    assert manifest["settings"]["threads"] == 1, "the table's threads, where none are given"
 
 
 def test_a_dense_training_and_its_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,14 +8,17 @@ from tests.randomnets.draw import Draw
 from tests.randomnets.engines import EngineOutcome, check_engine
 
 CHUNK = 25  # nets per test
-CHUNKS = 4
+SHARE = 10  # of the nets that --nets asks for, one in so many
 LEAST_REMOVED = 0.6
 MOST_REFUSED = 0.25  # ONNX has no form of some operators, and some nets are too unsteady to compare
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    metafunc.parametrize("chunk", range(-(-metafunc.config.getoption("--nets") // (SHARE * CHUNK))))
+
+
 def test_engines_of_random_nets_are_exact(chunk: int) -> None:
-    """A hundred in all; what is refused is refused for a stated reason."""
+    """What is refused is refused for a stated reason."""
     outcome = EngineOutcome()
     for seed in range(10_000 + 100 * chunk, 10_100 + 100 * chunk):
         check_engine(Draw.seeded(seed), f"seed {seed}", outcome)

@@ -12,6 +12,14 @@ import torch
 
 import sparsefx
 from sparsefx.compiler import widen
+from sparsefx.compiler.bundle import BuildSettings
+from sparsefx.compiler.masked_model import keep_graph
+from sparsefx.compiler.prepare import capture_masked
+from sparsefx.compiler.sampling import Sample
+from sparsefx.compiler.slim_engine import EngineMaker
+from sparsefx.compiler.stages import Stages
+from sparsefx.compiler.widths import WidthPlans
+from sparsefx.passes.channels.rules import POINTWISE
 from sparsefx.passes.errors import TableError
 from sparsefx.runtime.latency.record import Setting
 from sparsefx.runtime.latency.table import LatencyTable
@@ -110,6 +118,43 @@ def test_tables_that_do_not_fit_are_refused(table: Any, options: dict[str, Any],
     model, masks = pruned()
     with pytest.raises(TableError, match=message):
         sparsefx.compile(model, (X,), masks=masks, latency_table=table(), **{"threads": 1, **options})
+
+
+@torch.library.custom_op("sparsefx_tests::softened", mutates_args=())
+def softened(x: torch.Tensor) -> torch.Tensor:
+    return x * torch.sigmoid(x)
+
+
+@softened.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+class Softened(Residual):
+    """The block's middle channels pass an operator that has no rule."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        out: torch.Tensor = self.head(self.conv2(softened(self.conv1(x))).mean((2, 3)))
+        return out
+
+
+def test_plans_heed_the_callers_rules() -> None:
+    """Without the rule the operator keeps its channels, so that there is no width to choose."""
+    torch.manual_seed(0)
+    model, (_, masks) = Softened().eval(), pruned()
+    captured = capture_masked(model, Sample((X,), {}), masks, True, None)
+    rules = {"sparsefx_tests::softened": POINTWISE}
+    settings = BuildSettings("torch", "fp32", 1)
+    maker = EngineMaker(captured.signature, settings, [X], "dense", rules)
+    exact = maker.make(keep_graph(captured.graph), Stages())
+    plans = WidthPlans(captured.graph, exact.graph, Blocks(), rules).plans()
+    assert {"conv1": 8} in plans
+    assert WidthPlans(captured.graph, exact.graph, Blocks()).plans() == []
+    wider = maker.make(keep_graph(captured.graph), Stages(), {"conv1": 8})
+    shapes = [dict(engine.graph.named_parameters())["conv1.weight"].shape[0] for engine in (exact, wider)]
+    assert shapes == [7, 8]
+    torch.testing.assert_close(wider.graph(X), exact.graph(X), rtol=0, atol=1e-5)
 
 
 def test_a_table_that_was_measured_decides(tmp_path: Path) -> None:

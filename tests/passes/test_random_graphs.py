@@ -1,6 +1,7 @@
 """Random networks under random masks: the rewritten graph is the masked module's function, to 1e-9 in float64.
 
-Seeds are fixed, so a run is repeatable. More of them: `pytest tests/passes/test_random_graphs.py --nets 5000`.
+Seeds are fixed, so a run is repeatable. More of them:
+`pytest tests/passes/test_random_graphs.py tests/compiler/test_random_engines.py --nets 5000`.
 A failure names its seed; `python -m tests.randomnets.shrink SEED` looks for a small net that fails the same way.
 """
 

@@ -135,6 +135,15 @@ public:
         });
     }
 
+    // An attribute that need not be there.
+    int64_t integer_or(const Info* info, const char* name, int64_t otherwise) const {
+        try {
+            return integer(info, name);
+        } catch (const std::runtime_error&) {
+            return otherwise;
+        }
+    }
+
     std::string node_name(const Info* info) const {
         size_t size = 0;
         call(kNodeName, info, static_cast<char*>(nullptr), &size);

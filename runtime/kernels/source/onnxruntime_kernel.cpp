@@ -62,10 +62,24 @@ struct Lender {
     }
 };
 
+int threads_of(const Api& api, const Info* info, const Settings& settings) {
+    const int64_t threads = settings.threads ? *settings.threads : api.integer_or(info, "threads", 1);
+    if (threads < 1 || threads > INT_MAX) refuse("attribute threads must be a positive number");
+    return static_cast<int>(threads);
+}
+
+Precision precision_of(const Api& api, const Info* info, const Settings& settings) {
+    if (settings.precision) return *settings.precision;
+    return api.integer_or(info, "bfloat16", 0) == 1 ? Precision::bfloat16 : Precision::float32;
+}
+
 }  // namespace
 
 Kernel::Kernel(const Api& api, const Info* info, const Variant& variant, const Settings& settings)
-    : api_(api), variant_(variant), settings_(settings) {
+    : api_(api),
+      variant_(variant),
+      threads_(threads_of(api, info, settings)),
+      precision_(precision_of(api, info, settings)) {
     shape_ = api.integers(info, "shape");
     const Tensor values = api.constant(info, kValues), gaps = api.constant(info, kGaps), bias = api.constant(info, kBias);
     if (shape_.size() != (variant.convolution ? 4u : 2u)) refuse("attribute shape has the wrong length");
@@ -96,7 +110,7 @@ void Kernel::run(Context* context) const {
     api_.call(ort::kOutput, context, size_t{0}, static_cast<const int64_t*>(sizes.data()), sizes.size(), &value);
     const Tensor y = api_.tensor(value);
     Lender lender{api_, context};
-    const Threads threads{settings_.threads, Lender::run, &lender};
+    const Threads threads{threads_, Lender::run, &lender};
     const auto *in = static_cast<const float*>(x.data), *beside = static_cast<const float*>(residual.data);
     auto* out = static_cast<float*>(y.data);
     if (variant_.convolution)
@@ -109,7 +123,7 @@ void Kernel::make(const Info* info, const SparseMatrix& matrix, const float* bia
     const Kernels& kernels = *find_kernels(nullptr);
     if (!variant_.convolution) {
         linear_ = std::make_unique<Linear>(
-            kernels, matrix, bias, variant_.activation, settings_.threads, settings_.precision);
+            kernels, matrix, bias, variant_.activation, threads_, precision_);
         return;
     }
     const auto strides = api_.integers(info, "strides"), pads = api_.integers(info, "pads");
@@ -121,7 +135,7 @@ void Kernel::make(const Info* info, const SparseMatrix& matrix, const float* bia
         if (axis.stride < 1 || axis.dilation < 1 || axis.padding_before < 0 || axis.padding_after < 0)
             refuse("strides, pads or dilations are out of range");
     convolution_ = std::make_unique<Convolution>(
-        kernels, matrix, height_, width_, bias, variant_.activation, api_.integer(info, "pixels"), settings_.threads);
+        kernels, matrix, height_, width_, bias, variant_.activation, api_.integer(info, "pixels"), threads_);
 }
 
 Tensor Kernel::input(Context* context, Input number) const {

@@ -2,10 +2,12 @@
 //
 // Inputs: x; values (non-zeros, float); gaps (uint8): from each non-zero to the next in the flattened weight, the first
 // counted from one place in front of it; bias; and for some variants the residual. Attributes: `shape` of the weight; a
-// convolution has `strides`, `pads`, `dilations`, `group` as ONNX's Conv, and `pixels`, its output pixels, about.
+// convolution has `strides`, `pads`, `dilations`, `group` as ONNX's Conv, and `pixels`, its output pixels, about. Where
+// the session's entries say nothing, `threads` and `bfloat16` (1: how a linear layer stores its weights) do, if there.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "convolution.h"
@@ -22,10 +24,10 @@ struct Variant {
 
 enum Input : size_t { kX, kValues, kGaps, kBias, kResidual };
 
-// What a session's entries say.
+// What a session's entries say, if anything.
 struct Settings {
-    int threads = 1;
-    Precision precision = Precision::float32;  // of the linear layers
+    std::optional<int> threads;
+    std::optional<Precision> precision;  // of the linear layers
 };
 
 class Kernel {
@@ -42,7 +44,8 @@ private:
 
     const ort::Api api_;
     const Variant& variant_;
-    const Settings settings_;
+    const int threads_;
+    const Precision precision_;
     std::vector<int64_t> shape_;
     Axis height_{}, width_{};
     std::unique_ptr<Linear> linear_;

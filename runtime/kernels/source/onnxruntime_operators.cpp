@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -112,7 +113,7 @@ Operator::Operator(const Variant& own, const Settings& own_settings, uint32_t ap
 // The operators for sessions of these settings, made once; ONNX Runtime may read them until the process ends.
 ort::Domain* domain(const Api& api, const Settings& settings, uint32_t api_version) {
     static std::mutex mutex;
-    static auto& domains = *new std::map<std::pair<int, Precision>, ort::Domain*>;
+    static auto& domains = *new std::map<std::pair<std::optional<int>, std::optional<Precision>>, ort::Domain*>;
     std::lock_guard lock(mutex);
     ort::Domain*& found = domains[{settings.threads, settings.precision}];
     if (found == nullptr) {
@@ -127,12 +128,14 @@ Settings settings_of(const Api& api, const ort::Options* options) {
     Settings settings;
     const std::string threads = api.setting(options, "sparsefx.threads");
     if (!threads.empty()) settings.threads = std::atoi(threads.c_str());
-    if (settings.threads < 1)
+    if (settings.threads && *settings.threads < 1)
         throw std::runtime_error("sparsefx.threads must be a positive number, found " + threads);
     const std::string precision = api.setting(options, "sparsefx.precision");
     if (precision == "bfloat16")
         settings.precision = Precision::bfloat16;
-    else if (!precision.empty() && precision != "float32")
+    else if (precision == "float32")
+        settings.precision = Precision::float32;
+    else if (!precision.empty())
         throw std::runtime_error("sparsefx.precision must be float32 or bfloat16, found " + precision);
     return settings;
 }
@@ -142,7 +145,8 @@ Settings settings_of(const Api& api, const ort::Options* options) {
 }  // namespace sparsefx
 
 // What ONNX Runtime calls when the library is registered. The session's setting "sparsefx.threads" says how many of
-// its threads will share a layer, one without it; "sparsefx.precision" how linear layers store their weights.
+// its threads will share a layer; "sparsefx.precision" how linear layers store their weights. Where they are silent the
+// nodes' attributes count; without those it is one thread, and float32.
 extern "C" __attribute__((visibility("default"))) sparsefx::ort::Status* RegisterCustomOps(
     sparsefx::ort::Options* options, const sparsefx::ort::Base* base) {
     using namespace sparsefx;

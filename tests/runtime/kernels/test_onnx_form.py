@@ -270,3 +270,34 @@ def test_a_setting_that_is_no_number() -> None:
     options.add_session_config_entry("sparsefx.threads", "many")
     with pytest.raises(Exception, match=r"sparsefx\.threads must be a positive number, found many"):
         options.register_custom_ops_library(str(custom_op_library()))
+
+
+def test_nodes_say_what_the_session_does_not(tmp_path: Path) -> None:
+    """Attributes `threads` and `bfloat16`, as written for hosts that hand no settings over; settings come first."""
+    file = condensed_file(nn.Sequential(pruned(nn.Linear(40, 40))), torch.randn(2, 40), tmp_path)
+    model = onnx.load(str(file))
+    x = np.random.default_rng(0).standard_normal((2, 40)).astype(np.float32)
+
+    def run(settings: dict[str, str], **attributes: int) -> Any:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        for name, value in attributes.items():
+            changed.graph.node[0].attribute.append(onnx.helper.make_attribute(name, value))
+        onnx.checker.check_model(changed)
+        options = onnxruntime.SessionOptions()
+        for name, text in settings.items():
+            options.add_session_config_entry(f"sparsefx.{name}", text)
+        options.register_custom_ops_library(str(custom_op_library()))
+        session = onnxruntime.InferenceSession(changed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+    exact, rounded = run({"precision": "float32"}), run({"precision": "bfloat16"})
+    assert not np.array_equal(exact, rounded)
+    assert np.array_equal(run({}), exact)
+    assert np.array_equal(run({}, threads=2), exact)
+    assert np.array_equal(run({}, bfloat16=1), rounded)
+    assert np.array_equal(run({"precision": "float32"}, bfloat16=1), exact)
+    assert np.array_equal(run({"precision": "bfloat16"}, bfloat16=0), rounded)
+    with pytest.raises(Exception, match="attribute threads must be a positive number"):
+        run({}, threads=0)
+    assert np.array_equal(run({"threads": "1"}, threads=0), exact)

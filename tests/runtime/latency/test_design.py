@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from sparsefx.runtime.latency.design import BLOCKS, LEVELS, MIDDLES, design, rounds
+from sparsefx.runtime.latency.design import BLOCKS, LEVELS, MIDDLES, design, first_round
 from sparsefx.runtime.latency.widths import WidthGroup
 
 
@@ -46,8 +46,14 @@ def test_a_network_without_widths_is_measured_once() -> None:
 
 
 def test_a_first_round_has_networks_all_in_blocks() -> None:
-    first, second = rounds(chain(256, 512, 128))
+    first = first_round(chain(256, 512, 128))
     assert first[0] == {"g0": 256, "g1": 512, "g2": 128}
     in_blocks = [run for run in first if all(width % 16 == 0 for width in run.values())]
     assert len(in_blocks) >= len(BLOCKS) ** 2
-    assert len({tuple(run.values()) for run in first}) == len(first) and len(second) >= len(MIDDLES) ** 2
+    assert len({tuple(run.values()) for run in first}) == len(first)
+
+
+def test_groups_can_have_levels_of_their_own() -> None:
+    runs = design(chain(100, 1000), {"g0": (0.9, 0.5, 0.4), "g1": (0.8, 0.7, 0.6)})[1:]
+    assert len(runs) == 9 and {run["g0"] for run in runs}.isdisjoint({run["g1"] for run in runs})
+    assert max(run["g0"] for run in runs) > 80 and min(run["g1"] for run in runs) > 580

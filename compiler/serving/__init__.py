@@ -1,0 +1,1 @@
+"""Bundles as a model repository of NVIDIA Triton Inference Server."""

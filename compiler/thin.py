@@ -1,0 +1,32 @@
+"""The engine whose layers are as wide as the tensors around them, and thinner ones where those are faster."""
+
+from __future__ import annotations
+
+from ..runtime.latency.table import LatencyTable
+from .choice import ThinDecision
+from .slim_engine import EngineMaker, SlimEngine
+from .stages import Stages
+from .thin_plans import ThinPlans
+from .whole import time_engines
+
+_GAIN = 0.98  # of the full layers' time: what is within it may be noise
+
+
+def thin(full: SlimEngine, maker: EngineMaker, table: LatencyTable) -> tuple[SlimEngine, ThinDecision]:
+    """The fastest of this engine and those with gathers and partial sums, measured in turn.
+
+    Raises TableError where a layer is not in the table.
+    """
+    if full.build is None:
+        return full, ThinDecision(taken=False)
+    threads = full.build.engine.session.settings()["threads"]
+    space = ThinPlans(full.graph, table, maker.inputs, threads, maker.rules)
+    plans = space.plans()
+    if not plans:
+        return full, ThinDecision(False, space.choices({}))
+    engines = [full, *(maker.finish(space.graph(plan), full.result, Stages()) for plan in plans)]
+    times = time_engines([engine.build for engine in engines if engine.build is not None], maker.inputs)
+    best = min(range(1, len(engines)), key=lambda i: times[i])
+    taken = times[best] < _GAIN * times[0]
+    decision = ThinDecision(taken, space.choices(plans[best - 1]), times[0], times[best])
+    return engines[best if taken else 0], decision
