@@ -267,6 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.small:
             parser.error("--device cpu is a rehearsal through Triton's interpreter: add --small")
         os.environ["TRITON_INTERPRET"] = "1"
+        print("a rehearsal on the CPU: no time below says anything about a GPU", flush=True)
     from sparsefx.passes.errors import TargetError
     from sparsefx.runtime.kernels.cuda.tools import find_gpu, gpu_description, import_triton
 
