@@ -35,13 +35,30 @@ class Subgraph:
     def data_of(self, inputs: Sequence[Any]) -> list[Tensor]:
         return [inputs[i] for i in self._data]
 
-    def capture(self, inputs: Sequence[Any]) -> GraphModule:
-        """A graph of ATen operators for the data alone. Raises CaptureError, and TargetError for training."""
-        module = self._with_constants(inputs)
+    def capture(self, inputs: Sequence[Any]) -> tuple[GraphModule, bool]:
+        """A graph of ATen operators for the data alone, and whether it is for data of just these sizes.
+
+        Raises CaptureError, and TargetError for training.
+        """
         shapes = tuple(self._dynamic_axes(self._placeholders[i]) for i in self._data)
+        try:
+            return self._capture(inputs, shapes), False
+        except CaptureError:
+            if not any(shapes):
+                raise
+        return self._capture(inputs, tuple({} for _ in shapes)), True
+
+    def _capture(self, inputs: Sequence[Any], shapes: tuple[dict[int, Any], ...]) -> GraphModule:
+        module = self._with_constants(inputs)
         data = tuple(value.detach() for value in self.data_of(inputs))
-        with torch._guards.tracing(None), torch.no_grad():  # not in the middle of torch.compile's own tracing
-            graph = capture(module, data, dynamic_batch=False, dynamic_shapes=shapes or None)
+        try:
+            with torch._guards.tracing(None), torch.no_grad():  # not in the middle of torch.compile's own tracing
+                graph = capture(module, data, dynamic_batch=False, dynamic_shapes=shapes or None)
+        except CaptureError as error:
+            raise CaptureError(
+                f"a piece of the model cannot be slimmed: {error} With torch.compile, torch.compiler.disable leaves a "
+                "part of the model out."
+            ) from error
         _refuse_training(graph)
         return graph
 

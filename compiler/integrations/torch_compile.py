@@ -2,7 +2,8 @@
 
 torch.compile takes a model apart at graph breaks and gives every piece to the backend, with the weights among its
 inputs. A piece is slimmed by itself: what crosses its borders keeps its channels. Weights are looked at
-again in every call: new ones, or a write to them, make the piece be slimmed anew.
+again in every call: new ones, or a write to them, make the piece be slimmed anew. So do new sizes of the data, but only
+where torch.export cannot leave a size open.
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ class TorchBackend:
     def __repr__(self) -> str:
         return f"TorchBackend(inner={self.inner!r}, representation={self.representation!r})"
 
-    def _slim(self, subgraph: Subgraph, inputs: Sequence[Any]) -> Callable[..., Any]:
-        graph = subgraph.capture(inputs)
+    def _slim(self, subgraph: Subgraph, inputs: Sequence[Any]) -> tuple[Callable[..., Any], bool]:
+        graph, fixed = subgraph.capture(inputs)
         run_pipeline(graph, self.rules)
         if self.representation == CONDENSED:
             Condense()(graph)
         self.graphs.append(graph)
-        return graph if self.inner == "eager" else torch.compile(graph, backend=self.inner)
+        return (graph if self.inner == "eager" else torch.compile(graph, backend=self.inner)), fixed
 
 
 def backend(
@@ -82,12 +83,18 @@ def backend(
 
 @dataclass(frozen=True)
 class _Version:
-    """A slim graph, and the weights it was made from: each with the number of writes it had seen."""
+    """A slim graph, and the weights it was made from: each with the number of writes it had seen.
+
+    `shapes` are those of the data, where it is for no other.
+    """
 
     weights: tuple[tuple[weakref.ref[Tensor], int], ...]
+    shapes: tuple[torch.Size, ...] | None
     run: Callable[..., Any]
 
-    def fits(self, weights: Sequence[Tensor]) -> bool:
+    def fits(self, weights: Sequence[Tensor], data: Sequence[Tensor]) -> bool:
+        if self.shapes is not None and self.shapes != _shapes(data):
+            return False
         return all(
             known() is weight and writes == weight._version
             for (known, writes), weight in zip(self.weights, weights, strict=True)
@@ -100,7 +107,9 @@ class _Version:
 class _Piece:
     """One graph of torch.compile's, as a function; models of the same code share it, each with its weights."""
 
-    def __init__(self, subgraph: Subgraph, slim: Callable[[Subgraph, Sequence[Any]], Callable[..., Any]]) -> None:
+    def __init__(
+        self, subgraph: Subgraph, slim: Callable[[Subgraph, Sequence[Any]], tuple[Callable[..., Any], bool]]
+    ) -> None:
         self._subgraph, self._slim = subgraph, slim
         self._versions: list[_Version] = []
 
@@ -109,14 +118,19 @@ class _Piece:
         return version.run(*self._subgraph.data_of(inputs))
 
     def version_for(self, inputs: Sequence[Any]) -> _Version:
-        weights = self._subgraph.weights_of(inputs)
-        found = next((version for version in self._versions if version.fits(weights)), None)
+        weights, data = self._subgraph.weights_of(inputs), self._subgraph.data_of(inputs)
+        found = next((version for version in self._versions if version.fits(weights, data)), None)
         if found is None:
             self._versions = [version for version in self._versions if not version.outdated()]
             known = tuple((weakref.ref(weight), weight._version) for weight in weights)
-            found = _Version(known, self._slim(self._subgraph, inputs))
+            run, fixed = self._slim(self._subgraph, inputs)
+            found = _Version(known, _shapes(data) if fixed else None, run)
             self._versions.append(found)
         return found
+
+
+def _shapes(data: Sequence[Tensor]) -> tuple[torch.Size, ...]:
+    return tuple(tensor.shape for tensor in data)
 
 
 def _refuse_gradients(inputs: Sequence[Any]) -> None:

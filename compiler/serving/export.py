@@ -12,7 +12,7 @@ from ...passes.errors import BundleError
 from ...runtime.serving.config import Served, batch_size_name, config_text, model_config
 from ...runtime.serving.options import ServingOptions
 from .model_files import KernelOptions, write_onnx, write_plans
-from .repository import CONFIG, keep_version, read_versions, staging, write_record
+from .repository import CONFIG, keep_others, keep_version, read_versions, staging, write_record
 from .sources import Paths, Source, read_sources
 
 
@@ -78,23 +78,23 @@ def _export(
     first, model = sources[0], models / name
     version = model / str(options.version)
     version.mkdir(parents=True)
+    versions = _keep_versions(repository / name, model, options.version, sources)
+    keep_others(repository / name, model)
     plans: dict[str, str] = {}
-    libraries: list[str] = []
-    notes: list[str] = []
+    library, notes = None, []
     if first.backend.name == "tensorrt":
         plans = write_plans(sources, version)
-        builders = {
-            source.manifest.get("engine", {}).get("builder", "the TensorRT it was built by") for source in sources
-        }
+        builders = {str(source.manifest.get("engine", {}).get("builder", "its own")) for source in sources}
         notes.append(f"the engines of {name} load in the TensorRT that built them: {', '.join(sorted(builders))}")
-    elif (library := write_onnx(first, version, kernels, options.threads)) is not None:
-        libraries.append(f"{mounted_at.rstrip('/')}/{name}/{version.name}/{library.name}")
-    elif first.manifest.get("kernels") is not None:
+    else:
+        library = write_onnx(first, version, kernels, options.threads)
+    versions[version.name] = _record(sources, library)
+    libraries = _libraries(versions, version.name, f"{mounted_at.rstrip('/')}/{name}")
+    if first.manifest.get("kernels") is not None and not libraries:
         notes.append(f"the condensed layers of {name} run as dense ones: it is exported without kernels")
+    notes += [f"the server must find the kernels of {name} at {path}; see mounted_at" for path in libraries]
     served = Served(name, first.signature, first.backend, _largest_batch(sources), _threads(first), plans, libraries)
     config, more = model_config(served, options)
-    versions = _keep_versions(repository / name, model, options.version, first)
-    versions[version.name] = _record(sources)
     (model / CONFIG).write_text(config_text(config))
     write_record(model, versions)
     files = sorted(str(file.relative_to(model)) for file in model.rglob("*") if file.is_file())
@@ -104,26 +104,36 @@ def _export(
     )
 
 
-def _keep_versions(old: Path, new: Path, version: int, source: Source) -> dict[str, Any]:
-    """Take the other versions of a model along; they must have the configuration's tensors and backend."""
+def _libraries(versions: Mapping[str, Any], own: str, model: str) -> list[str]:
+    """The library of kernels as the server sees it: one for all versions, this one's where it has any."""
+    found = {number: record["kernels"] for number, record in versions.items() if record["kernels"] is not None}
+    number = own if own in found else next(iter(found), None)
+    return [] if number is None else [f"{model}/{number}/{found[number]}"]
+
+
+def _keep_versions(old: Path, new: Path, version: int, sources: Sequence[Source]) -> dict[str, Any]:
+    """Take the other versions of a model along; they must have the configuration's tensors, backend and GPUs."""
+    fixed = _record(sources, None)
+    alike = ("signature", "backend", *(["targets"] if fixed["backend"] == "tensorrt" else []))
     kept = {number: record for number, record in read_versions(old).items() if number != str(version)}
     for number, record in kept.items():
-        if record["signature"] != source.manifest["signature"] or record["backend"] != source.backend.name:
+        if any(record[key] != fixed[key] for key in alike):
             raise BundleError(
-                f"{old} has a version {number} with other tensors or for another backend than {source.folder}; choose "
-                "another name, or remove it"
+                f"{old} has a version {number} with other tensors or for another backend than {sources[0].folder}; "
+                "choose another name, or remove it"
             )
         keep_version(old / number, new / number)
     return kept
 
 
-def _record(sources: Sequence[Source]) -> dict[str, Any]:
+def _record(sources: Sequence[Source], library: Path | None) -> dict[str, Any]:
     first = sources[0]
     return {
         "bundles": [source.folder.name for source in sources],
         "targets": [source.target for source in sources],
         "backend": first.backend.name,
         "signature": first.manifest["signature"],
+        "kernels": None if library is None else library.name,
         "libraries": first.manifest["versions"],
     }
 

@@ -37,7 +37,7 @@ def write_plans(sources: Sequence[Source], folder: Path) -> dict[str, str]:
         files = [name for name in source.manifest["files"] if name.endswith(_PLANS)]
         if len(files) != 1:
             raise BundleError(f"{source.folder} should hold one TensorRT engine, found {files or 'none'}")
-        plans[source.compute_capability] = "model.plan" if len(sources) == 1 else _plan_name(source)
+        plans[source.compute_capability] = f"model_sm{source.compute_capability.replace('.', '')}.plan"
         shutil.copyfile(source.folder / files[0], folder / plans[source.compute_capability])
     return plans
 
@@ -59,10 +59,6 @@ def write_onnx(source: Source, folder: Path, kernels: KernelOptions, threads: in
     shutil.copyfile(library, copy)
     _write_settings(folder / _ONNX, threads or described["threads"], source.manifest["settings"]["precision"])
     return copy
-
-
-def _plan_name(source: Source) -> str:
-    return f"model_sm{source.compute_capability.replace('.', '')}.plan"
 
 
 def _find_library(source: Source, described: Mapping[str, Any], kernels: KernelOptions) -> Path:

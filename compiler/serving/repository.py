@@ -86,6 +86,19 @@ def keep_version(old: Path, new: Path) -> None:
     shutil.copytree(old, new, copy_function=_link)
 
 
+def keep_others(old: Path, new: Path) -> None:
+    """What somebody else put beside a model's versions (labels, a warm-up folder) stays."""
+    for entry in sorted(old.iterdir()) if old.exists() else []:
+        if entry.name in (CONFIG, RECORD) or (new / entry.name).exists():
+            continue
+        if entry.name.isdigit():
+            raise BundleError(f"{entry} was not written by serve-export; remove it, or choose another name")
+        if entry.is_dir():
+            shutil.copytree(entry, new / entry.name, copy_function=_link)
+        else:
+            _link(str(entry), str(new / entry.name))
+
+
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)

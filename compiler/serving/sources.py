@@ -19,7 +19,7 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _BACKENDS = {  # by the beginning of a target's name
     "onnxruntime:cpu": Backend("onnxruntime"),
-    "onnxruntime:cuda": Backend("onnxruntime", on_gpu=True, accelerator="cuda"),
+    "onnxruntime:cuda": Backend("onnxruntime", on_gpu=True),
     "onnxruntime:tensorrt": Backend("onnxruntime", on_gpu=True, accelerator="tensorrt"),
     "tensorrt:sm": Backend("tensorrt", on_gpu=True),
 }

@@ -12,8 +12,7 @@ from tests.zoo.alive import images as zoo_images
 from tests.zoo.case import build
 from tests.zoo.models import ZooModel, classifiers
 
-NAMES = ("resnet18", "mobilenet_v2", "densenet121", "squeezenet1_1", "convnext_tiny", "vit_b_32")
-_SIZES = {"convnext_tiny": 64, "vit_b_32": 96}
+_SIZES = {"vit_b_32": 96, "swin_t": 96}
 _MASK = "filters 30%"
 
 

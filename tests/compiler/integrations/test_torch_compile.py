@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 import sparsefx
+from sparsefx.compiler.integrations import subgraph
 from sparsefx.compiler.integrations.torch_compile import TorchBackend, backend
 from sparsefx.passes.channels.rules import POINTWISE
-from sparsefx.passes.errors import TargetError
+from sparsefx.passes.errors import CaptureError, TargetError
 from sparsefx.passes.graph import operator_name
 from tests.runtime.kernels.needs import needs_compiler
 
@@ -35,7 +36,10 @@ def compiled(model: nn.Module, **settings: object) -> tuple[Callable[[Tensor], T
     return torch.compile(model, backend=made), made
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32"])
+_LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("densenet121", "convnext_tiny", "swin_t")]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32", *_LONG])
 def test_exact_and_smaller(name: str) -> None:
     model, size = masked(name)
     run, made = compiled(model)
@@ -171,10 +175,18 @@ def test_condensed_layers() -> None:
     assert "sparsefx::condensed_linear" in {operator_name(n) for n in made.graphs[0].graph.nodes}
 
 
-def test_by_name_with_options() -> None:
+def test_a_function_with_options() -> None:
     model = small()
     run = torch.compile(model, backend=backend, options={"inner": "aot_eager"})
     assert_same(run, model, batches=(2,))
+
+
+def test_by_name() -> None:
+    if "sparsefx" not in torch._dynamo.list_backends(None):
+        pytest.skip("this installation is older than the entry point: pip install -e . again")
+    model = small()
+    assert_same(torch.compile(model, backend="sparsefx"), model, batches=(2,))
+    assert_same(torch.compile(model, backend="sparsefx", options={"inner": "aot_eager"}), model, batches=(2,))
 
 
 def test_rules_for_own_operators() -> None:
@@ -264,3 +276,27 @@ def test_autocast_is_part_of_the_graph() -> None:
 
 def test_public_name() -> None:
     assert sparsefx.TorchBackend is TorchBackend
+    assert str(TorchBackend(inner="inductor")) == "TorchBackend(inner='inductor', representation='dense')"
+
+
+def test_sizes_that_cannot_stay_open_are_one_graph_each() -> None:
+    def in_fours(x: Tensor) -> Tensor:
+        return x.reshape(4, -1, 6).sum(1)
+
+    made = TorchBackend()
+    run = torch.compile(in_fours, backend=made, dynamic=True)
+    for rows in (8, 12, 8, 16, 12):
+        x = torch.randn(rows, 6)
+        assert torch.equal(run(x), in_fours(x))
+    assert len(made.graphs) == 3
+
+
+def test_a_piece_that_cannot_be_captured_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise CaptureError("no operator for it.")
+
+    monkeypatch.setattr(subgraph, "capture", fail)
+    run, _ = compiled(small())
+    message = r"a piece of the model cannot be slimmed: no operator for it\. .*torch\.compiler\.disable"
+    with torch.no_grad(), pytest.raises(BackendCompilerFailed, match=message):
+        run(images(2))

@@ -186,6 +186,19 @@ def _condensed_nodes(done: Any) -> list[Any]:
 
 @needs_schema
 @needs_compiler
+def test_older_versions_keep_their_kernels(condensed: Path, tmp_path: Path) -> None:
+    sparsefx.serve_export([condensed], tmp_path / "models")
+    options = ServingOptions(version=2, served_versions="1,2")
+    (done,) = sparsefx.serve_export([condensed], tmp_path / "models", options, use_kernels=False)
+    config = parse((done.folder / "config.pbtxt").read_text())
+    (library,) = config.model_operations.op_library_filename
+    assert Path(library).parent == done.folder / "1" and Path(library).is_file()
+    with serving(tmp_path / "models") as address:
+        assert_served(Client(address), condensed, 2)
+
+
+@needs_schema
+@needs_compiler
 def test_bfloat16_weights_stay_bfloat16_at_the_server(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 48)).eval()
@@ -257,7 +270,9 @@ def test_tensorrt_engines_of_several_gpus_are_one_model(bundles: Path, tmp_path:
     with pytest.raises(TargetError, match="net was built for batches of up to 4, asked for is max_batch_size 16"):
         sparsefx.serve_export({"net": paths}, tmp_path / "large", ServingOptions(max_batch_size=16))
     (done,) = sparsefx.serve_export({"net": paths[0]}, tmp_path / "one")
-    assert sorted(done.files) == ["1/model.plan", "config.pbtxt", "sparsefx.json"]
+    assert sorted(done.files) == ["1/model_sm80.plan", "config.pbtxt", "sparsefx.json"]
+    with pytest.raises(BundleError, match="net has a version 1 with other tensors or for another backend"):
+        sparsefx.serve_export({"net": paths}, tmp_path / "one", ServingOptions(version=2))
     with pytest.raises(BundleError, match=r"net has two TensorRT engines for compute capability 8\.0"):
         sparsefx.serve_export({"net": [paths[0], paths[0]]}, tmp_path / "twice")
     with pytest.raises(BundleError, match=r"cannot be one model net: only TensorRT engines for different GPUs can"):
@@ -299,6 +314,20 @@ def test_a_repository_is_added_to(bundles: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="has a version 3 with other tensors or for another backend"):
         sparsefx.serve_export({"net": bundles / "fixed.sfx"}, models)
     assert sorted(os.listdir(tmp_path)) == ["models"]
+
+
+def test_what_others_put_into_a_model_stays(bundles: Path, tmp_path: Path) -> None:
+    model = tmp_path / "models" / "other"
+    sparsefx.serve_export([bundles / "other.sfx"], tmp_path / "models")
+    (model / "labels.txt").write_text("cat")
+    (model / "warmup").mkdir()
+    (model / "warmup/sample").write_bytes(b"12")
+    (done,) = sparsefx.serve_export([bundles / "other.sfx"], tmp_path / "models")
+    assert (model / "labels.txt").read_text() == "cat" and (model / "warmup/sample").read_bytes() == b"12"
+    assert "labels.txt" in done.files
+    (model / "7").mkdir()
+    with pytest.raises(BundleError, match="other/7 was not written by serve-export"):
+        sparsefx.serve_export([bundles / "other.sfx"], tmp_path / "models")
 
 
 @needs_schema
