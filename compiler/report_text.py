@@ -111,6 +111,7 @@ def size_lines(engine: Mapping[str, Any]) -> list[str]:
     return [
         f"  file {count_text(engine['engine_bytes'])}B; on the device: {memory or 'not told'}",
         *([f"  sizes: {', '.join(sizes)}"] if sizes else []),
+        *([f"  condensed layers run by {engine['condensed_layers']}"] if engine["condensed_layers"] else []),
         *([f"  2:4 sparse weights, {use}: {', '.join(sparse['layers'])}"] if sparse["layers"] else []),
     ]
 

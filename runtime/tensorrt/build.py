@@ -135,6 +135,7 @@ class TensorRTBuild(Build):
             "conversion": self._conversion,
             "inputs_and_outputs": "the types of the model's own, cast inside",
             "sizes": {name: asdict(found) for name, found in self.profile.ranges.items()},
+            "weights": "in the engine, which can be neither refitted nor stripped of them; sparsity is of weights only",
             "engine_bytes": engine.engine_bytes,
             "memory": dict(engine.memory),
             "build_seconds": engine.seconds,

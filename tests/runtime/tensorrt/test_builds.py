@@ -63,6 +63,7 @@ def test_states_are_kept_apart_in_report_and_manifest(tmp_path: Path) -> None:
     assert engine["engine_bytes"] == (tmp_path / "net.sfx" / "model.engine").stat().st_size
     assert engine["memory"].keys() == {"scratch", "activations", "weights"}
     assert engine["layer_kinds"]["CONVOLUTION"] == 3
+    assert engine["weights"].startswith("in the engine")
     assert len(engine["layers"]) == sum(engine["layer_kinds"].values())
     assert all(types == "FLOAT" for name, kind, types in engine["layers"] if kind == "CONVOLUTION")
 

@@ -183,8 +183,9 @@ def test_without_nvcc_condensed_layers_have_bodies_and_the_report_says_why(
         raise TargetError("there is no nvcc")
 
     monkeypatch.setattr(build_module, "plugin_ptx", missing)
-    built = compiled(sparse_net(), representation="condensed").build
-    job, model = jobs[-1]
+    model_with_bodies = compiled(sparse_net(), representation="condensed")
+    built, (job, model) = model_with_bodies.build, jobs[-1]
+    assert "run by the bodies of their functions, for want of plugins" in str(model_with_bodies.report)
     assert job.plugins is None and len(model.functions) == 5
     assert built.facts["condensed_layers"] == "the bodies of their functions, for want of plugins: there is no nvcc"
 

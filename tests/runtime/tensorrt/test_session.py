@@ -148,7 +148,7 @@ def test_what_rtx_compiles_at_run_time_is_kept(plan: Path, monkeypatch: pytest.M
     TensorRTSession(plan, SIGNATURE, target).run([X, X])
     (kept,) = (plan.parent / "cache").iterdir()
     assert kept.read_bytes() == b"compiled kernels"
-    assert RuntimeConfig.caches == ()
+    assert not RuntimeConfig.caches
     TensorRTSession(plan, SIGNATURE, target)
     assert RuntimeConfig.caches == (b"compiled kernels",)
 
