@@ -15,11 +15,15 @@ before it is timed. Figures go to results/cuda.json with the GPU's name and vers
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -117,12 +121,8 @@ def _csr(x: Any, weight: Any, exact: Any, precision: str, place: Place) -> dict[
 
 def chase_row(skip: bool, batch: int, precision: str, place: Place, seconds: float) -> Row:
     """ResNet-50 dense, and without the channels that Chase would have removed."""
-    import tempfile
-    from pathlib import Path
-
     import torch
 
-    import sparsefx
     from sparsefx.runtime.onnxruntime.lower import flatten_signature
     from sparsefx.runtime.pytorch.graph_file import read_graph, write_graph
     from sparsefx.runtime.pytorch.precision import PRECISIONS as TYPES
@@ -130,9 +130,8 @@ def chase_row(skip: bool, batch: int, precision: str, place: Place, seconds: flo
 
     size = 32 if place.small else 224
     kind, device = TYPES[precision], torch.device(place.device)
-    model, pruned = half_of_the_channels(skip, place.small)
-    example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-    compiled = sparsefx.compile(model, (example,), target="torch")
+    model, compiled, zeroed = compiled_half(skip, place.small, size)
+    model = copy.deepcopy(model)  # it is converted in place
     with tempfile.TemporaryDirectory() as folder:
         write_graph(flatten_signature(in_precision(compiled.graph_module, precision)), Path(folder))
         slim = read_graph(Path(folder), device)
@@ -149,7 +148,19 @@ def chase_row(skip: bool, batch: int, precision: str, place: Place, seconds: flo
     case = "chase, prune skip" if skip else "chase"
     totals = compiled.report.totals
     row = _row(f"{case}: batch {batch}", precision, results, PAPERS[case] if batch == 2 else None)
-    return row | {"filters zeroed": pruned, "multiply-accumulates": totals.macs_after / totals.macs_before}
+    return row | {"filters zeroed": zeroed, "multiply-accumulates": totals.macs_after / totals.macs_before}
+
+
+@functools.cache
+def compiled_half(skip: bool, small: bool, size: int) -> tuple[Any, Any, float]:
+    """The masked model, what the compiler makes of it, and the share of filters that are zeroed."""
+    import torch
+
+    import sparsefx
+
+    model, zeroed = half_of_the_channels(skip, small)
+    example = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+    return model, sparsefx.compile(model, (example,), target="torch"), zeroed
 
 
 def half_of_the_channels(skip: bool, small: bool) -> tuple[Any, float]:
@@ -217,7 +228,7 @@ def _print(row: Row) -> None:
         print(f"    paper: {times}x {name} ({row['paper']['source']})", flush=True)
 
 
-def run_cases(cases: list[str], place: Place, seconds: float) -> list[Row]:
+def run_cases(cases: list[str], precisions: list[str], place: Place, seconds: float) -> list[Row]:
     """All rows of these cases, in order."""
     rows = []
     many = 40 if place.small else 256
@@ -226,7 +237,7 @@ def run_cases(cases: list[str], place: Place, seconds: float) -> list[Row]:
         rows.append(row)
         _print(row)
 
-    for precision in PRECISIONS:
+    for precision in precisions:
         if "srigl" in cases:
             for samples in (many, 1):
                 keep(linear_row("srigl", samples, 0.1, precision, place, seconds))
@@ -246,6 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--case", nargs="*", default=["srigl", "density", "chase"], choices=["srigl", "density", "chase"]
     )
+    parser.add_argument("--precision", nargs="*", default=list(PRECISIONS), choices=PRECISIONS)
     parser.add_argument("--seconds", type=float, default=3.0, help="of measurement for each row")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--small", action="store_true", help="tiny sizes; required on the CPU")
@@ -255,6 +267,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not options.small:
             parser.error("--device cpu is a rehearsal through Triton's interpreter: add --small")
         os.environ["TRITON_INTERPRET"] = "1"
+        print("a rehearsal on the CPU: no time below says anything about a GPU", flush=True)
     from sparsefx.passes.errors import TargetError
     from sparsefx.runtime.kernels.cuda.tools import find_gpu, gpu_description, import_triton
 
@@ -263,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
         if place.on_gpu:
             find_gpu()
             _no_tf32()
-        rows = run_cases(options.case, place, options.seconds)
+        rows = run_cases(options.case, options.precision, place, options.seconds)
     except TargetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

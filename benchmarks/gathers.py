@@ -1,28 +1,30 @@
 """Gathers in front of layers and partial sums behind them, by measurement: masks of residual branches.
 
-    python -m benchmarks.gathers [MODEL ...] [--shares 0.3 0.5 0.7 0.9] [--size 112] [--seconds 2]
+    python -m benchmarks.gathers [MODEL ...] [--shares 0.3 0.5 0.7 0.9] [--cases inputs outputs both] [--size 112]
 
 A table is profiled for each model. A mask takes a share of the channels, drawn anew for each layer, from (inputs) the
 first layer of every residual branch, (outputs) the last one, or both: all of these channels stay in the residual stream
 for others. What `compile` takes with the table, and what it would take were every layer thinned that could be, is
-timed in turn with the engine in which every layer is as wide as the stream.
+timed in turn with the engine in which every layer is as wide as the stream. `decided` is what both engines took when
+`compile` decided: the ratio has wider layers in it too, where those were taken. Figures are written after each case,
+beside those of other cases that are there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 import sparsefx
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
-from benchmarks.results_file import write_results
+from benchmarks.results_file import RESULTS, write_results
 from sparsefx.passes.fold_batch_norm import FoldBatchNorm
 from sparsefx.passes.gather_inputs import GatherInputs
 from sparsefx.passes.scatter_outputs import ScatterOutputs
@@ -105,6 +107,8 @@ def run_case(name: str, size: int, share: float, case: str, table: sparsefx.Late
         "full_ms": times["full"].median * 1e3,
         "chosen_ms": times["chosen"].median * 1e3,
         "ratio": times["chosen"].ratio_to(times["full"]),
+        "decided_full_ms": decision.full_ms,
+        "decided_thin_ms": decision.thin_ms,
         "everything_ratio": times["everything"].ratio_to(times["full"]),
         "largest_error": max(check["max_error"] for check in chosen.report.verification["outputs"]),
         "layers": [vars(layer) for layer in decision.layers],
@@ -117,32 +121,32 @@ def run_case(name: str, size: int, share: float, case: str, table: sparsefx.Late
     return row
 
 
+def keep(row: Row) -> None:
+    """Write a case's figures in place of older ones of it."""
+    file = RESULTS / "gathers.json"
+    known = json.loads(file.read_text())["figures"] if file.exists() else []
+    same = [all(old[key] == row[key] for key in ("model", "dead", "case")) for old in known]
+    write_results("gathers", [old for old, is_same in zip(known, same, strict=True) if not is_same] + [row])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(_LAYERS), choices=[*_LAYERS, []])
     parser.add_argument("--shares", nargs="*", type=float, default=[0.3, 0.5, 0.7, 0.9])
+    parser.add_argument("--cases", nargs="*", default=list(_SIDES), choices=list(_SIDES))
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--tables", type=Path, help="a folder that keeps the tables for another time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows: list[Row] = []
     for name in arguments.models:
         example = images(1, arguments.size, torch.Generator().manual_seed(1))
         with tempfile.TemporaryDirectory() as folder:
             path = (arguments.tables or Path(folder)) / f"{name}_{arguments.size}.latency"
             table = sparsefx.profile(dense_model(name, arguments.size), (example,), threads=1, path=path)
-        rows += [
-            run_case(name, arguments.size, share, case, table, arguments.seconds)
-            for case in _SIDES
-            for share in arguments.shares
-        ]
-    for name in arguments.models:
-        own = [row for row in rows if row["model"] == name]
-        ratios = np.array([row["ratio"] for row in own])
-        taken = sum(row["taken"] for row in own)
-        print(f"{name}: thin in {taken} of {len(own)}, ratio {ratios.min():.3f} to {ratios.max():.3f}")
-    write_results("gathers", rows)
+        for share in arguments.shares:
+            for case in arguments.cases:
+                keep(run_case(name, arguments.size, share, case, table, arguments.seconds))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 MEASURED, DENSE, CONDENSED = "measured", "dense", "condensed"
 REPRESENTATIONS = (MEASURED, DENSE, CONDENSED)
+EXACT = "exact"
+WIDTHS = (EXACT, MEASURED)
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,14 @@ class LayerChoice:
 class WidthChoice:
     """Layers that share channels: outputs that exact removal leaves and that stay, and what the latency table says.
 
-    Milliseconds are of all layers that read or write these channels.
+    Milliseconds are of all layers that read or write these channels; None without a table.
     """
 
     layers: tuple[str, ...]
     exact: int
     kept: int
-    exact_ms: float
-    kept_ms: float
+    exact_ms: float | None
+    kept_ms: float | None
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from ..passes.channels.rules import OperatorRule
 from ..passes.errors import TargetError
 from ..runtime.engine import Engine
 from ..runtime.latency.table import LatencyTable
+from ..runtime.onnxruntime.session import TARGET as ONNXRUNTIME_CPU
 from ..runtime.targets import TORCH, BuildSettings, find_target
 from .backends import backend_of
-from .choice import MEASURED, REPRESENTATIONS
+from .choice import EXACT, MEASURED, REPRESENTATIONS, WIDTHS
 from .compiled import CompiledModel
 from .make_report import make_report
 from .masked_model import keep_graph
@@ -39,6 +40,7 @@ def compile(
     target: str = "onnxruntime:cpu",
     precision: str = "fp32",
     representation: str = MEASURED,
+    widths: str = EXACT,
     threads: int | None = None,
     max_batch: int | None = None,
     dynamic_batch: bool = True,
@@ -67,9 +69,10 @@ def compile(
 
     `max_batch` is the largest batch of engines that are built for a range of them (TensorRT; 32 where it is not given).
 
-    With a `latency_table` of this model (sparsefx.profile), or its file, removable channels stay where wider layers are
-    faster; and layers do without channels that stay for others, by gathers in front of them or partial sums behind.
-    Both by the table layer by layer, and then only if the engine as a whole gains.
+    `widths` are "exact", or "measured": then removable channels stay where they fill the blocks that ONNX Runtime works
+    in on the CPU, if the engine as a whole gains. With a `latency_table` of this model (sparsefx.profile), or its file,
+    they also stay where the table finds a layer faster; and layers do without channels that stay for others, by gathers
+    in front of them or partial sums behind: by the table layer by layer, and then only if the engine as a whole gains.
 
     Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer, and
     VerificationError, naming the first layer that deviates, where
@@ -80,8 +83,11 @@ def compile(
     settings = BuildSettings(target, precision, threads, max_batch)
     if kind is not TORCH:
         backend_of(target, precision).build.builder(settings)
-    if representation not in REPRESENTATIONS:
-        raise TargetError(f"unknown representation {representation!r}; known are {', '.join(REPRESENTATIONS)}")
+    _check_choice("representation", representation, REPRESENTATIONS)
+    _check_choice("widths", widths, WIDTHS)
+    wider = widths == MEASURED or latency_table is not None
+    if widths == MEASURED and target != ONNXRUNTIME_CPU:
+        raise TargetError(f"widths are measured for {ONNXRUNTIME_CPU} only, found target {target!r}; leave them exact")
     stages = Stages(on_stage)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
     inputs = tensors_of(example)
@@ -89,17 +95,18 @@ def compile(
     with stages("capture"):
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
         reference = masked.reference(model)
-        before = None if table is None else keep_graph(masked.graph)
+        before = keep_graph(masked.graph) if wider else None
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
-    slim, widths, thinner = maker.make(masked.graph, stages), None, None
-    if table is not None and before is not None:
+    slim, wide, thinner = maker.make(masked.graph, stages), None, None
+    if before is not None:
         with stages("widths"):
-            slim, widths = widen(before, slim, maker, table)
+            slim, wide = widen(before, slim, maker, table)
+    if table is not None:
         with stages("thinner layers"):
             slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
     report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
-    report.choice, report.widths, report.thinner = slim.choice, widths, thinner
+    report.choice, report.widths, report.thinner = slim.choice, wide, thinner
     if slim.build is not None:
         if precision != "fp32":
             report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)
@@ -132,6 +139,11 @@ def verify_engine(
     names = [spec.name for spec in engine.signature.outputs]
     samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
     return _compare(engine_runner(engine), masked.reference(model), names, samples, tolerance)
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise TargetError(f"unknown {name} {value!r}; known are {', '.join(known)}")
 
 
 def _name(model: Model) -> str:

@@ -75,7 +75,7 @@ def _layer(
         new.macs if new is not None else 0,
         tuple(kept_outputs),
         tuple(kept_inputs),
-        _staying(contraction, analysis) if contraction is not None else {},
+        _staying(contraction, analysis, kept_outputs) if contraction is not None else {},
     )
 
 
@@ -86,9 +86,10 @@ def _kept(node: Node, contraction: Contraction) -> tuple[list[int], list[int]]:
     return indices.outputs.tolist(), indices.inputs.tolist()
 
 
-def _staying(contraction: Contraction, analysis: ChannelAnalysis) -> dict[str, int]:
-    """Output channels that are constant or that nothing depends on, and why they are still there."""
-    outputs = contraction.outputs
-    useless = (outputs.state == CONSTANT) | ~outputs.demand
-    reasons = [analysis.reason(int(e)) for e in np.atleast_1d(outputs.elements)[np.atleast_1d(useless)]]
+def _staying(contraction: Contraction, analysis: ChannelAnalysis, computed: Sequence[int]) -> dict[str, int]:
+    """Output channels that are constant or that nothing depends on, and why they are still computed there."""
+    outputs, elements = contraction.outputs, contraction.outputs.elements.reshape(-1)
+    useless = ((outputs.state == CONSTANT) | ~outputs.demand).reshape(-1)
+    useless &= np.isin(_kept(contraction.node, contraction)[0], computed)
+    reasons = [analysis.reason(int(e)) for e in elements[useless]]
     return dict(Counter(_TIED if reason == NEEDED else reason for reason in reasons if reason is not None))

@@ -96,7 +96,7 @@ def state_lines(states: Mapping[str, Mapping[str, Any]] | None) -> list[str]:
     for state, found in states.items():
         if not found["done"]:
             missing.setdefault(found["detail"], []).append(state)
-    lines = [f"  not {', not '.join(names)}: {reason}" for reason, names in missing.items()]
+    lines = [f"  not done here: {', '.join(names)} ({reason})" for reason, names in missing.items()]
     return [f"Engine: {', '.join(done) or 'nothing was done'}", *lines]
 
 
@@ -111,6 +111,7 @@ def size_lines(engine: Mapping[str, Any]) -> list[str]:
     return [
         f"  file {count_text(engine['engine_bytes'])}B; on the device: {memory or 'not told'}",
         *([f"  sizes: {', '.join(sizes)}"] if sizes else []),
+        *([f"  condensed layers run by {engine['condensed_layers']}"] if engine["condensed_layers"] else []),
         *([f"  2:4 sparse weights, {use}: {', '.join(sparse['layers'])}"] if sparse["layers"] else []),
     ]
 
@@ -118,18 +119,20 @@ def size_lines(engine: Mapping[str, Any]) -> list[str]:
 def width_lines(widths: Mapping[str, Any] | None) -> list[str]:
     """Which channels that could go stay for speed, a line per group that shares them."""
     if widths is None or not widths["groups"]:
-        return [] if widths is None else ["No layer is faster wider, by the latency table."]
+        return [] if widths is None else ["No layer would be faster wider."]
     rows = [("layers", "", "outputs needed", "outputs kept", "ms", "ms kept")]
     for group in widths["groups"]:
         first, more = group["layers"][0], len(group["layers"]) - 1
-        times = (f"{group[key]:.3f}" for key in ("exact_ms", "kept_ms"))
+        times = ("" if group[key] is None else f"{group[key]:.3f}" for key in ("exact_ms", "kept_ms"))
         rows.append((first, f"and {more} more" if more else "", str(group["exact"]), str(group["kept"]), *times))
     outcome = "taken" if widths["taken"] else "not taken"
+    by_table = widths["groups"][0]["kept_ms"] is not None
+    of = " (the table's figures are of the layers that read or write a group)" if by_table else ""
     return [
         "",
         *_table(rows),
         f"Wider layers are {outcome}: the engine as a whole {widths['kept_ms']:.3f} ms with them, "
-        f"{widths['exact_ms']:.3f} ms without (the table's figures are of the layers that read or write a group)",
+        f"{widths['exact_ms']:.3f} ms without{of}",
     ]
 
 

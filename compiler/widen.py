@@ -16,7 +16,7 @@ _GAIN = 0.98  # of the exact widths' time: what is within it may be noise
 
 
 def widen(
-    before: GraphModule, exact: SlimEngine, maker: EngineMaker, table: LatencyTable
+    before: GraphModule, exact: SlimEngine, maker: EngineMaker, table: LatencyTable | None
 ) -> tuple[SlimEngine, WidthDecision]:
     """The fastest of the exact engine and those of wider plans, measured in turn; `before` had all channels.
 

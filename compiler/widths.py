@@ -42,15 +42,15 @@ class _Layer:
 class WidthPlans:
     """What could be kept of a slim graph's removable channels, and what a latency table says of it.
 
-    `before` is the graph before channels were removed. Outside the widths that were measured the nearest measured one
-    stands in. Raises TableError where a layer is not in the table.
+    `before` is the graph before channels were removed. Without a table there are whole blocks only. Outside the widths
+    that were measured the nearest measured one stands in. Raises TableError where a layer is not in the table.
     """
 
     def __init__(
         self,
         before: GraphModule,
         slim: GraphModule,
-        table: LatencyTable,
+        table: LatencyTable | None,
         rules: Mapping[str, OperatorRule] | None = None,
     ) -> None:
         space = WidthSpace(slim, rules)
@@ -66,7 +66,7 @@ class WidthPlans:
     def plans(self) -> list[Widths]:
         """Least output channels by layer: those that the table likes best, and whole blocks everywhere."""
         blocks = {name: self._to_block(name, LARGEST_BLOCK) for name in self._groups}
-        plans = [self._widths(added) for added in (self._best(), blocks)]
+        plans = [self._widths(added) for added in ([blocks] if self._table is None else [self._best(), blocks])]
         return [dict(plan) for plan in dict.fromkeys(tuple(sorted(p.items())) for p in plans) if plan]
 
     def choices(self, widths: Widths) -> tuple[WidthChoice, ...]:
@@ -81,10 +81,10 @@ class WidthPlans:
                 self._groups[name].producers,
                 self._slim[self._groups[name].producers[0]],
                 widths[self._groups[name].producers[0]],
-                self._cost({k: v for k, v in added.items() if k != name}, name),
-                self._cost(added, name),
+                *((None, None) if self._table is None else (self._cost(without, name), self._cost(added, name))),
             )
             for name in added
+            for without in [{k: v for k, v in added.items() if k != name}]
         )
 
     def _best(self) -> dict[str, int]:
@@ -111,6 +111,7 @@ class WidthPlans:
     def _milliseconds(self, layer: _Layer, added: Mapping[str, int]) -> float:
         inputs = layer.inputs + sum(added.get(g, 0) for g in layer.reads)
         outputs = layer.outputs + sum(added.get(g, 0) for g in layer.writes)
+        assert self._table is not None
         ranges = self._table.channel_range(layer.name)
         near = [int(np.clip(c, low, high)) for c, (low, high) in zip((inputs, outputs), ranges, strict=True)]
         return float(self._table.cost(layer.name, *near))

@@ -18,7 +18,6 @@ from ..onnxruntime.layer_models import LayerForm
 from ..onnxruntime.layer_times import LayerTime
 from ..onnxruntime.lower import flatten_signature
 from .graph_file import read_graph, write_graph
-from .layer_times import time_layers
 from .precision import PRECISIONS, in_precision
 from .session import TorchSession
 
@@ -57,6 +56,8 @@ class TorchCudaBuild(Build):
             return facts
 
     def layer_times(self, forms: Sequence[LayerForm]) -> list[LayerTime]:
+        from .layer_times import time_layers  # which needs Triton
+
         return time_layers(forms, PRECISIONS[self.settings.precision], find_gpu())
 
     def stand_in(self) -> tuple[Engine, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +12,15 @@ from ...passes.errors import TargetError
 from ..build import Build
 from ..engine import Engine
 from ..kernels.build import cache_folder
+from ..kernels.cuda.compile_nvcc import plugin_ptx
 from ..nvidia import find_gpu
 from ..onnxruntime.lower import lower_to_onnx
 from ..onnxruntime.session import onnxruntime_engine
 from ..targets import BuildSettings
+from . import plugin_nodes
 from .builder import run_job
-from .condensed import complete
-from .drivers import TensorRTRTX, find_driver, processors_of
+from .condensed import complete, has_condensed_layers
+from .drivers import Driver, TensorRTRTX, find_driver, processors_of
 from .job import Job, Plan
 from .precision import convert_precision
 from .profiles import find_profile
@@ -26,6 +28,7 @@ from .session import tensorrt_engine
 from .two_four import two_four_layers
 
 ENGINE = "model.engine"
+_WORK = "work"  # files that only the builder reads
 
 
 class TensorRTBuild(Build):
@@ -57,7 +60,8 @@ class TensorRTBuild(Build):
         self.profile = find_profile(self.graph_module, self.signature, self.inputs, self.settings.max_batch)
         self._two_four = two_four_layers(self.graph_module)
         self.model = lower_to_onnx(self.graph_module, self.signature, self.folder, complete)
-        source, self._conversion = self._in_precision()
+        plugins, self._condensed = self._plugins(driver, device)
+        source, self._conversion = self._source(plugins is not None)
         job = Job(
             backend,
             str(source),
@@ -65,24 +69,40 @@ class TensorRTBuild(Build):
             self.profile.shapes if self.profile.ranges else {},
             sparse=bool(self._two_four) and driver.uses_sparse_weights,
             timing_cache=str(cache_folder() / f"{backend}-{device}.timings") if driver.has_timing_cache else None,
+            plugins=plugins,
         )
         self._sparse = job.sparse
         try:
             self.outcome = run_job(job)
         finally:
-            if source != self.model:
-                for file in self.folder.glob(f"{source.name}*"):
-                    os.remove(file)
+            shutil.rmtree(self.folder / _WORK, ignore_errors=True)
         self.states.reach("parsed", f"by {self.outcome.version}, {len(self.outcome.layers)} layers")
         self.states.reach("built", f"by {self.outcome.version} for {device} in {self.settings.precision}")
 
-    def _in_precision(self) -> tuple[Path, dict[str, Any] | None]:
+    def _plugins(self, driver: Driver, device: str) -> tuple[int | None, str | None]:
+        """Where condensed layers run as plugins: the architecture to compile them for; and how they run, in words."""
+        if not has_condensed_layers(self.model):
+            return None, None
+        if not driver.has_plugins:
+            return None, "the bodies of their functions"
+        try:
+            architecture = int(device.removeprefix("sm"))
+            plugin_ptx(architecture)
+        except TargetError as error:
+            return None, f"the bodies of their functions, for want of plugins: {error}"
+        return architecture, "plugins, compiled ahead of time"
+
+    def _source(self, plugins: bool) -> tuple[Path, dict[str, Any] | None]:
         """The file to build from, and what became of the weights on the way there."""
-        precision = self.settings.precision
+        precision, source = self.settings.precision, self.model
+        if plugins:
+            (self.folder / _WORK).mkdir()
+            source = lower_to_onnx(self.graph_module, self.signature, self.folder / _WORK, plugin_nodes.complete)
         if precision == "fp32":
-            return self.model, None
-        target = self.folder / f"model-{precision}.onnx"
-        return target, asdict(convert_precision(self.model, target, precision))
+            return source, None
+        (self.folder / _WORK).mkdir(exist_ok=True)
+        target = self.folder / _WORK / f"{precision}.onnx"
+        return target, asdict(convert_precision(source, target, precision))
 
     def load(self) -> Engine:
         return tensorrt_engine(self.folder / ENGINE, self.signature, self.settings.target)
@@ -115,10 +135,12 @@ class TensorRTBuild(Build):
             "conversion": self._conversion,
             "inputs_and_outputs": "the types of the model's own, cast inside",
             "sizes": {name: asdict(found) for name, found in self.profile.ranges.items()},
+            "weights": "in the engine, which can be neither refitted nor stripped of them; sparsity is of weights only",
             "engine_bytes": engine.engine_bytes,
             "memory": dict(engine.memory),
             "build_seconds": engine.seconds,
             "parse_seconds": self.outcome.parse_seconds,
+            "condensed_layers": self._condensed,
             "two_four": {"layers": self._two_four, "sparse_tensor_cores": self._sparse},
             "layer_kinds": dict(kinds),
         }

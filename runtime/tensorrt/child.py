@@ -50,6 +50,8 @@ def run(job: Job, teller: _Teller) -> None:
     builder = driver.trt.Builder(log)
     if not builder:
         raise TargetError(f"{driver.version} cannot start: {driver.needs_to_build}")
+    if job.plugins is not None:
+        driver.register_plugins(job.plugins)
     network = driver.create_network(builder)
     teller.tell(stage="parse")
     start = time.perf_counter()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,13 @@ def complete(model: Any) -> bool:
         function = onnx_ir.serde.deserialize_function(onnx.parser.parse_function(text))
         model.functions[function.identifier()] = function
     return bool(nodes)
+
+
+def has_condensed_layers(model: Path) -> bool:
+    """Whether an ONNX file has nodes of ours."""
+    import onnx
+
+    return any(node.domain == DOMAIN for node in onnx.load(str(model), load_external_data=False).graph.node)
 
 
 def _window(node: Any) -> _Window | None:

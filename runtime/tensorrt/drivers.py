@@ -40,6 +40,7 @@ class Driver:
     cross_builds = False  # whether it builds for other processors than the one of this machine
     uses_sparse_weights = True  # whether 2:4 weights run on sparse tensor cores
     has_timing_cache = True
+    has_plugins = True
     needs_to_build = "full TensorRT builds for the GPU of the machine, so it needs an NVIDIA driver and a GPU"
 
     def __init__(self, family: Family, trt: Any) -> None:
@@ -60,6 +61,12 @@ class Driver:
         """Processors that can be named; none where it is the machine's own."""
         return []
 
+    def register_plugins(self, architecture: int) -> None:
+        """Make our plugins known to the parser. Raises TargetError where they cannot be compiled."""
+        from .plugin import register_plugins
+
+        register_plugins(self.trt, importlib.import_module(f"{self.family.module}.plugin"), architecture)
+
     def execution_context(self, engine: Any, cache: bytes | None) -> tuple[Any, Any]:
         """A context to run in, and the cache of kernels compiled at run time, if there is such a thing."""
         return engine.create_execution_context(), None
@@ -78,6 +85,7 @@ class TensorRTRTX(Driver):
     cross_builds = True
     uses_sparse_weights = False  # the flag is accepted and changes nothing
     has_timing_cache = False
+    has_plugins = False
     needs_to_build = ""
 
     def choose_processors(self, config: Any, processors: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ class TensorRTSession:
     and where the engine is for another processor or version.
     """
 
-    def __init__(self, plan: Path, target: str) -> None:
+    def __init__(self, plan: Path, signature: Signature, target: str) -> None:
         backend, _, device = target.partition(":")
         self.target, self._gpu = target, _fitting_gpu(target, processors_of(device))
         self.driver = find_driver(backend)
@@ -57,10 +57,9 @@ class TensorRTSession:
         self._context, self._kernels = self.driver.execution_context(self._engine, _read(self._cache_file))
         if self._context is None:
             raise TargetError(f"{self.driver.version} on {self._gpu.name} has no memory left for {plan.name}")
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        is_input = {name: self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
-        self._inputs = [name for name in names if is_input[name]]
-        self._outputs = [name for name in names if not is_input[name]]
+        self._known = {self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)}
+        self._inputs = [spec.name for spec in signature.inputs]
+        self._outputs = [spec.name for spec in signature.outputs]
         self._stream = self._torch.cuda.Stream()
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -76,6 +75,8 @@ class TensorRTSession:
         """Outputs on the device for inputs on the device; waits for the end."""
         torch, context = self._torch, self._context
         for name, tensor in zip(self._inputs, inputs, strict=True):
+            if name not in self._known:
+                continue  # no output depends on it
             if not context.set_input_shape(name, tuple(tensor.shape)):
                 least, _, most = self._engine.get_tensor_profile_shape(name, 0)
                 raise TargetError(
@@ -120,7 +121,7 @@ class TensorRTSession:
 
 def tensorrt_engine(plan: Path, signature: Signature, target: str) -> Engine:
     """The engine of a file that was built for `target`."""
-    return Engine(TensorRTSession(plan, target), signature, target)
+    return Engine(TensorRTSession(plan, signature, target), signature, target)
 
 
 def _fitting_gpu(target: str, processors: Sequence[str]) -> Gpu:

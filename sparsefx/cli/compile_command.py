@@ -20,6 +20,7 @@ def run(arguments: Namespace) -> int:
             target=arguments.target,
             precision=arguments.precision,
             representation=arguments.representation,
+            widths=arguments.widths,
             threads=arguments.threads,
             max_batch=arguments.max_batch,
             dynamic_batch=not arguments.static_batch,

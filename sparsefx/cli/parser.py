@@ -176,6 +176,11 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         help="how sparse layers run: measured (the faster of dense and condensed, the default), dense or condensed",
     )
     parser.add_argument(
+        "--widths",
+        default="exact",
+        help="exact, or measured: keep removable channels where they fill the engine's blocks and it is faster (exact)",
+    )
+    parser.add_argument(
         "--latency-table",
         metavar="FILE",
         help="of `sparsefx profile`: keep removable channels where a wider layer is faster",

@@ -112,6 +112,6 @@ def test_another_number_of_threads_is_warned_of(bare: Path, model: nn.Module) ->
 
 def test_there_may_be_nothing_to_embed(model: nn.Module, tmp_path: Path) -> None:
     dense = sparsefx.compile(model, (torch.randn(1, 64),), representation="dense")
-    with pytest.raises(BundleError, match="no kernels to embed: no layer is condensed"):
+    with pytest.raises(BundleError, match="no kernels to embed: no layer runs by them"):
         dense.save(tmp_path / "dense.sfx", embed_kernels=True)
     assert not (tmp_path / "dense.sfx").exists()

@@ -89,7 +89,8 @@ def test_both_sides_are_taken_and_exact(figures: Callable[..., None], full: Any)
     assert (scatter.layer, scatter.side, scatter.full, scatter.kept) == ("conv2", "outputs", 8, 6)
     assert gather.taken and gather.full_ms == pytest.approx(0.128) and gather.thin_ms == pytest.approx(0.065)
     assert gather.moving_ms == scatter.moving_ms == pytest.approx(0.001)
-    layers = {layer.name: layer for layer in fast.report.layers}
+    layers, before = ({layer.name: layer for layer in x.report.layers} for x in (fast, full))
+    assert sum(before["conv2"].stays.values()) == 2 and not layers["conv2"].stays
     assert layers["conv1"].kept_inputs == (1, 3, 5, 7) and layers["conv2"].kept_outputs == (0, 2, 3, 4, 6, 7)
     text = str(fast.report)
     assert "2 of these layers thin are taken: the engine as a whole 0.500 ms with them, 1.000 ms without" in text

@@ -20,7 +20,7 @@ from sparsefx.compiler.slim_engine import EngineMaker
 from sparsefx.compiler.stages import Stages
 from sparsefx.compiler.widths import WidthPlans
 from sparsefx.passes.channels.rules import POINTWISE
-from sparsefx.passes.errors import TableError
+from sparsefx.passes.errors import TableError, TargetError
 from sparsefx.runtime.latency.record import Setting
 from sparsefx.runtime.latency.table import LatencyTable
 from sparsefx.runtime.onnxruntime.context import this_setting
@@ -88,6 +88,34 @@ def test_wider_layers_are_kept_and_exact(engines_take: Callable[[float, float], 
     assert "Wider layers are taken" in str(compiled.report)
     x = torch.randn(5, 3, 8, 8)
     torch.testing.assert_close(compiled.engine()(x), exact.engine()(x), rtol=0, atol=1e-5)
+
+
+def test_without_a_table_blocks_are_filled(engines_take: Callable[[float, float], None]) -> None:
+    """Seven of sixteen channels are needed; sixteen fill a block."""
+    engines_take(1.0, 0.5)
+    model, masks = pruned()
+    compiled = sparsefx.compile(model, (X,), masks=masks, threads=1, widths="measured")  # verifies
+    assert width(compiled) == 16 and compiled.report.widths is not None
+    (group,) = compiled.report.widths.groups
+    assert (group.exact, group.kept, group.exact_ms, group.kept_ms) == (7, 16, None, None)
+    assert "Wider layers are taken" in str(compiled.report)
+    engines_take(1.0, 0.99)
+    assert width(sparsefx.compile(model, (X,), masks=masks, threads=1, widths="measured")) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widths": "wide"}, "unknown widths 'wide'; known are exact, measured"),
+        (
+            {"widths": "measured", "target": "torch"},
+            "widths are measured for onnxruntime:cpu only, found .*'torch'",
+        ),
+    ],
+)
+def test_widths_that_cannot_be_are_refused(options: dict[str, str], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        sparsefx.compile(residual(), (X,), **options)
 
 
 def test_the_engine_as_a_whole_decides(engines_take: Callable[[float, float], None]) -> None:

@@ -24,6 +24,9 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
+_OTHERS = '"triton", "tensorrt", "tensorrt_rtx", "tritonclient", "torch_tensorrt"'
+
+
 def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
@@ -44,6 +47,18 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     done = _python(code, *arguments)
     assert done.returncode == 0, done.stderr
     assert "sparsefx" in done.stdout
+
+
+def test_the_builder_of_nvidia_engines_loads_no_torch() -> None:
+    code = "import sys, sparsefx.runtime.tensorrt.child; print([m for m in ('torch', 'onnx') if m in sys.modules])"
+    done = _python(code)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_compiling_needs_no_package_of_another_target() -> None:
+    code = _NO_TORCH.replace('"torch", "onnx", "onnxscript", "safetensors", "sympy", "sklearn", "rich"', _OTHERS)
+    done = _python(code + "import sparsefx\nsparsefx.compile, sparsefx.load, sparsefx.profile")
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_public_name_resolves() -> None:

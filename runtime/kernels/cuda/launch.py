@@ -64,7 +64,7 @@ def linear_rows(x: Tensor, rows: Rows, bias: Tensor | None, residual: Tensor | N
     samples, inputs = x.shape
     y = x.new_empty(samples, rows.outputs)
     own = min(MOST_SAMPLES, power_of_two(samples))
-    grid = (_blocks(rows.outputs, ROWS["NEURONS"]), _blocks(samples, own))
+    grid = (_blocks(samples, own), _blocks(rows.outputs, ROWS["NEURONS"]))
     _run(
         kernels.rows_kernel,
         grid,

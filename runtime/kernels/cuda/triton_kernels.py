@@ -50,8 +50,8 @@ def rows_kernel(
     NEURONS: tl.constexpr,
     PIECE: tl.constexpr,
 ):
-    neurons = tl.program_id(0) * NEURONS + tl.arange(0, NEURONS)
-    own = tl.program_id(1) * SAMPLES + tl.arange(0, SAMPLES)
+    neurons = tl.program_id(1) * NEURONS + tl.arange(0, NEURONS)
+    own = tl.program_id(0) * SAMPLES + tl.arange(0, SAMPLES)
     start = tl.load(starts + neurons, mask=neurons < outputs, other=0)
     end = tl.load(starts + neurons + 1, mask=neurons < outputs, other=0)
     from_x = x + own.to(tl.int64)[:, None, None] * inputs

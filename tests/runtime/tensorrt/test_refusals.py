@@ -17,6 +17,7 @@ from torch import nn
 
 import sparsefx
 from sparsefx.passes.errors import TargetError
+from sparsefx.passes.signature import Signature, Tree
 from sparsefx.runtime import nvidia
 from sparsefx.runtime.nvidia import Gpu, find_gpu
 from sparsefx.runtime.tensorrt import build as build_module
@@ -28,6 +29,7 @@ from sparsefx.runtime.tensorrt.job import Job, Plan
 from sparsefx.runtime.tensorrt.session import TensorRTSession
 
 X = torch.randn(1, 4)
+SIGNATURE = Signature((), (), (), 0, Tree("tuple"))
 
 
 def compiled(target: str, **options: object) -> object:
@@ -144,10 +146,10 @@ def test_an_engine_for_another_gpu_and_a_torch_without_cuda(monkeypatch: pytest.
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     monkeypatch.setattr(session_module, "find_gpu", lambda: Gpu("NVIDIA L4", "sm89"))
     with pytest.raises(TargetError, match=r"is for sm120, and NVIDIA L4 is sm89; compile for tensorrt-rtx:sm89"):
-        TensorRTSession(tmp_path / "no.engine", "tensorrt-rtx:sm120")
+        TensorRTSession(tmp_path / "no.engine", SIGNATURE, "tensorrt-rtx:sm120")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TargetError, match=r"needs torch with CUDA, and torch .* has none; install a CUDA build"):
-        TensorRTSession(tmp_path / "no.engine", "tensorrt-rtx:sm80+sm89")
+        TensorRTSession(tmp_path / "no.engine", SIGNATURE, "tensorrt-rtx:sm80+sm89")
 
 
 def test_an_operator_that_the_parser_does_not_know(tmp_path: Path) -> None:

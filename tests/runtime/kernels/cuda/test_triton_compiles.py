@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,25 @@ def test_everything_that_can_be_launched(architecture: int) -> None:
     assert len(everything) == len(set(everything)) == 3 * 2 * 12 * (4 + 2) + 3
     for variant in everything:
         assert compile_variant(variant, architecture).cubin[:4] == b"\x7fELF"
+
+
+def test_sizes_of_one_are_constants_when_a_kernel_is_launched() -> None:
+    """Triton makes them so; every size that may be one has to work as a constant too."""
+    ones = {
+        "rows_kernel": ("samples", "inputs", "outputs"),
+        "columns_kernel": (
+            *("outputs", "points", "column_step", "image_points", "row_points"),
+            *("image_step", "row_step", "point_step", "image_place", "neuron_place", "point_place", "chunks"),
+        ),
+        "transpose_kernel": ("rows", "columns"),
+    }
+    for variant in variants(everything=False):
+        if variant.type == "fp32":
+            sizes = ones[variant.kernel]
+            lone = [(size,) for size in sizes] if variant.kernel != "columns_kernel" else [("column_step", "chunks")]
+            for chosen in (sizes, *lone):
+                constants = (*variant.constants, *((size, 1) for size in chosen))
+                assert compile_variant(dataclasses.replace(variant, constants=constants), 90).cubin[:4] == b"\x7fELF"
 
 
 def test_another_parameter_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
