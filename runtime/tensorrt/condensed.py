@@ -12,6 +12,7 @@ ONNX Runtime loads it; TensorRT-RTX does not fold it and would scatter at every 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,12 @@ class _Window:
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    patches: bool = False  # cuts an image of known size into whole patches, as vision transformers begin
 
     @property
     def name(self) -> str:
+        if self.patches:
+            return f"patches_{self.kernel[0]}"
         return "_".join(f"{a}x{b}" for a, b in (self.kernel, self.stride, self.padding, self.dilation))
 
 
@@ -115,7 +119,17 @@ def _window(node: Any) -> _Window | None:
     """None for a linear layer."""
     if node.op_type == "CondensedLinear":
         return None
-    return _Window(*(tuple(node.attributes[key].value) for key in ("kernel", "stride", "padding", "dilation")))
+    kernel, stride, padding, dilation = (
+        tuple(node.attributes[key].value) for key in ("kernel", "stride", "padding", "dilation")
+    )
+    window = _Window(kernel, stride, padding, dilation)
+    return dataclasses.replace(window, patches=_cuts_patches(window, node.inputs[0].shape))
+
+
+def _cuts_patches(window: _Window, shape: Any) -> bool:
+    side, (height, width) = window.kernel[0], shape[2:]
+    plain = window.kernel == window.stride == (side, side) and window.padding == (0, 0) and window.dilation == (1, 1)
+    return side > 1 and plain and all(isinstance(size, int) and size % side == 0 for size in (height, width))
 
 
 def _name(window: _Window | None, residual: bool, activation: str) -> str:
@@ -139,6 +153,8 @@ def _function(name: str, window: _Window | None, residual: bool, activation: str
 
 def _shifted(window: _Window) -> list[str]:
     """Steps to `shifted`: for each position of the kernel the input that it meets, one after the other by channels."""
+    if window.patches:  # a large kernel would need as many slices as it has positions
+        return [f"    shifted = SpaceToDepth <blocksize = {window.kernel[0]}> (x)\n"]
     steps, padded = [], "x"
     if any(window.padding):
         pads = [0, 0, *window.padding] * 2

@@ -23,10 +23,10 @@ _SAMPLE = (
     "resnet18",
     "resnet34",
     "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
     "squeezenet1_0",
     "squeezenet1_1",
     "unet",
-    "vit_b_32",
 )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -43,6 +44,8 @@ CASES = {
     "3x3, padding": Convolution(True, True, kernel_size=3, padding=1),
     "3x2, all different": Convolution(False, False, kernel_size=(3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
     "groups": Convolution(True, False, kernel_size=3, padding=2, dilation=2, groups=4),
+    "patches, dilated": Convolution(False, False, kernel_size=2, stride=2, dilation=2),
+    "patches that do not fit": Convolution(False, False, kernel_size=3, stride=3),
     "5x5, stride 3": Convolution(False, True, kernel_size=5, stride=3),
 }
 
@@ -62,7 +65,8 @@ def run(model: Path, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", list(CASES))
 def test_convolutions(name: str, tmp_path: Path) -> None:
     model = CASES[name]
-    x = torch.randn(2, 8, 11, 9, generator=torch.Generator().manual_seed(1))
+    height, width = (12, 8) if name == "patches, dilated" else (11, 9)
+    x = torch.randn(2, 8, height, width, generator=torch.Generator().manual_seed(1))
     file = lowered(model, x, tmp_path)
     want = model.double()(x.double()).float().detach()
     model.float()
@@ -81,6 +85,16 @@ def test_linear_layers_with_gelu(shape: tuple[int, ...], tmp_path: Path) -> None
     file = lowered(model, x, tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(run(file, x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_patches_are_cut_without_slices(tmp_path: Path) -> None:
+    model = Convolution(False, True, kernel_size=4, stride=4)
+    x = torch.randn(2, 8, 12, 8, generator=torch.Generator().manual_seed(1))
+    file = lowered(model, x, tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(run(file, x), model(x), rtol=1e-5, atol=1e-5)
+    (function,) = onnx.load(str(file)).functions
+    assert function.node[0].op_type == "SpaceToDepth"
 
 
 def test_rows_of_any_length_have_one_fan_in() -> None:
