@@ -17,9 +17,9 @@ from tests.zoo.models import all_models, find_model
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 _SAMPLE = (
+    "alexnet",
     "mnasnet0_5",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
+    "mnasnet0_75",
     "resnet18",
     "resnet34",
     "shufflenet_v2_x0_5",
