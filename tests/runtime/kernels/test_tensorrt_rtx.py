@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 import sparsefx
+from tests.runtime.tensorrt.nets import sparse_net
 
 from .needs import needs_compiler
 
@@ -16,32 +16,9 @@ trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed"
 pytestmark = needs_compiler
 
 
-class Net(nn.Module):
-    """Every operator, with all that it takes along."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.down = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, stride=2, padding=1)
-        self.block = nn.Conv2d(16, 16, 1)
-        self.up, self.back = nn.Linear(16, 40), nn.Linear(40, 16)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.down(torch.relu(self.stem(x))))
-        x = torch.relu(self.block(x) + x)
-        tokens = x.flatten(2).transpose(1, 2)
-        y: Tensor = self.back(nn.functional.gelu(self.up(tokens))) + tokens
-        return y
-
-
 def test_a_condensed_file_parses_and_builds(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    net = Net().eval()
-    with torch.no_grad():
-        for layer in net.children():
-            assert isinstance(layer, nn.Conv2d | nn.Linear)
-            layer.weight.mul_(torch.rand(layer.weight.shape) < 0.2)
     example = torch.randn(1, 3, 16, 16)
-    compiled = sparsefx.compile(net, (example,), representation="condensed", threads=1)
+    compiled = sparsefx.compile(sparse_net(), (example,), representation="condensed", threads=1)
     compiled.save(tmp_path / "net.sfx")
 
     logger = trt.Logger(trt.Logger.ERROR)
