@@ -5,60 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sparsefx.cli.examples import EXAMPLES
+
 _MODEL_HELP = "a factory as module:function (called without arguments), or a .pt2 file of torch.export"
 _INPUT_HELP = (
     "shape of an input, as 1x3x224x224, 1x128:int64 or 1x128:int64:30522 (numbers below 30522); repeat per input"
 )
-
-_EXAMPLES = {
-    "main": """examples:
-  sparsefx quickstart
-  sparsefx compile mymodels:resnet50 --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
-  sparsefx bench dense.sfx resnet50.sfx --threads 2
-  sparsefx inspect resnet50.sfx""",
-    "quickstart": """examples:
-  sparsefx quickstart
-  sparsefx quickstart --method chase -o half-the-channels""",
-    "train": """examples:
-  sparsefx train -o run                                          (digits, SRigL at 90%)
-  sparsefx train --method Chase --set prune_skip=true --sparsity 0.8 --compile -o run
-  sparsefx train --preset chase-cifar100-vgg19 --folder data/cifar100 -o run
-  sparsefx train -o run --resume                                 (after an interruption)
-  sparsefx train --list-presets""",
-    "compile": """examples:
-  sparsefx compile mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224 -o resnet50.sfx
-  sparsefx compile torchvision.models:resnet18 --input 1x3x224x224 -o resnet18.sfx   (zeros in the weights are the mask)
-  sparsefx compile exported.pt2 --input 1x3x224x224 -o exported.sfx --json
-  sparsefx compile mymodels:resnet50 --input 1x3x224x224 --target tensorrt-rtx:sm89 --precision fp16 -o rtx.sfx""",
-    "verify": """example:
-  sparsefx verify resnet50.sfx mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224""",
-    "bench": """examples:
-  sparsefx bench dense.sfx slim.sfx --sizes batch=8 --threads 2 --seconds 10
-  sparsefx bench slim.sfx --json""",
-    "inspect": """examples:
-  sparsefx inspect resnet50.sfx
-  sparsefx inspect masks.safetensors --json""",
-    "profile": """examples:
-  sparsefx profile torchvision.models:resnet50 --input 1x3x224x224 -o resnet50.latency --threads 2
-  sparsefx profile torchvision.models:resnet50 --input 1x3x224x224 -o resnet50.latency    (goes on after a kill)
-  sparsefx profile mymodels:net --input 1x3x224x224 -o part1.latency --shard 1/2
-  sparsefx table part1.latency part2.latency --merge all.latency""",
-    "table": """examples:
-  sparsefx table resnet50.latency                                (what is in it)
-  sparsefx table resnet50.latency --plot layer2.0.conv2 -o staircase.png
-  sparsefx table before.latency after.latency --diff
-  sparsefx table part1.latency part2.latency --merge all.latency""",
-    "serve-export": """examples:
-  sparsefx serve-export resnet50.sfx vit.sfx -o models           (two models; names are those of the folders)
-  sparsefx serve-export resnet50.sfx -o models --max-batch-size 16 --preferred-batch-sizes 8,16 --max-queue-delay 500
-  sparsefx serve-export sm80.sfx sm90.sfx --name resnet50 -o models    (TensorRT engines for different GPUs)
-  sparsefx serve-export resnet50.sfx -o models --mounted-at /models --kernels lib/libsparsefx.so --threads 4
-  tritonserver --model-repository models""",
-    "kernels": """examples:
-  sparsefx kernels build                                         (into the cache, as at first use)
-  sparsefx kernels build -o lib                                  (for a container without a compiler)
-  sparsefx kernels build --march x86-64-v4 -o lib                (all of it for one kind of processor)""",
-}
 
 
 def build_parser(version: str) -> argparse.ArgumentParser:
@@ -66,7 +18,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sparsefx",
         description="Compile sparse-trained PyTorch models into smaller engines that are exactly the same function.",
-        epilog=_EXAMPLES["main"],
+        epilog=EXAMPLES["main"],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"sparsefx {version}")
@@ -81,7 +33,7 @@ def _command(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
         name,
         help=text,
         description=text[0].upper() + text[1:] + ".",
-        epilog=_EXAMPLES[name],
+        epilog=EXAMPLES[name],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
