@@ -7,7 +7,7 @@ import pytest
 from tests.randomnets.draw import Draw
 from tests.randomnets.engines import EngineOutcome, check_engine
 
-CHUNK = 25  # nets per test
+CHUNK = 15  # nets per test
 SHARE = 10  # of the nets that --nets asks for, one in so many
 LEAST_REMOVED = 0.6
 MOST_REFUSED = 0.25  # ONNX has no form of some operators, and some nets are too unsteady to compare
