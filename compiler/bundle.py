@@ -31,6 +31,7 @@ from ..runtime.engine import Engine
 from ..runtime.targets import BuildSettings, find_kind
 from .bundle_kernels import describe_kernels
 from .loaders import LOADERS, Stored
+from .staging import folder_beside, sync
 
 if TYPE_CHECKING:
     from ..runtime.build import Build
@@ -172,20 +173,11 @@ def _replacing(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place at the end; on an error nothing is left behind."""
     if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
         raise BundleError(f"{path} exists and is no bundle; choose another path or remove it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise BundleError(f"cannot write {path}: {error}") from error
-    try:
+    with folder_beside(path) as folder:
         yield folder
-        _sync(folder)
+        sync(folder)
         folder.chmod(0o755)
         _swap(folder, path)
-    except OSError as error:
-        raise BundleError(f"cannot write {path}: {error}; nothing was changed") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _swap(folder: Path, path: Path) -> None:
@@ -202,9 +194,3 @@ def _swap(folder: Path, path: Path) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())

@@ -7,9 +7,7 @@ from .choice import ThinDecision
 from .slim_engine import EngineMaker, SlimEngine
 from .stages import Stages
 from .thin_plans import ThinPlans
-from .whole import time_engines
-
-_GAIN = 0.98  # of the full layers' time: what is within it may be noise
+from .whole import contest
 
 
 def thin(full: SlimEngine, maker: EngineMaker, table: LatencyTable) -> tuple[SlimEngine, ThinDecision]:
@@ -25,8 +23,6 @@ def thin(full: SlimEngine, maker: EngineMaker, table: LatencyTable) -> tuple[Sli
     if not plans:
         return full, ThinDecision(False, space.choices({}))
     engines = [full, *(maker.finish(space.graph(plan), full.result, Stages()) for plan in plans)]
-    times = time_engines([engine.build for engine in engines if engine.build is not None], maker.inputs)
-    best = min(range(1, len(engines)), key=lambda i: times[i])
-    taken = times[best] < _GAIN * times[0]
-    decision = ThinDecision(taken, space.choices(plans[best - 1]), times[0], times[best])
-    return engines[best if taken else 0], decision
+    found = contest([engine.build for engine in engines if engine.build is not None], maker.inputs)
+    decision = ThinDecision(found.taken, space.choices(plans[found.best - 1]), found.first_ms, found.best_ms)
+    return engines[found.best if found.taken else 0], decision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,6 +11,24 @@ from ..runtime.build import Build
 from ..runtime.latency.measure import measure
 
 _TURNS, _RUNS = 7, 4
+_GAIN = 0.98  # of the first engine's time: what is within it may be noise
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The fastest of the engines after the first, and whether it is faster than that by more than noise; in ms."""
+
+    best: int
+    taken: bool
+    first_ms: float
+    best_ms: float
+
+
+def contest(builds: Sequence[Build], inputs: Sequence[Tensor]) -> Contest:
+    """Time whole engines in turn, the first against the others."""
+    times = time_engines(builds, inputs)
+    best = min(range(1, len(builds)), key=lambda i: times[i])
+    return Contest(best, times[best] < _GAIN * times[0], times[0], times[best])
 
 
 def time_engines(builds: Sequence[Build], inputs: Sequence[Tensor]) -> list[float]:

@@ -9,10 +9,8 @@ from .choice import WidthDecision
 from .masked_model import keep_graph
 from .slim_engine import EngineMaker, SlimEngine
 from .stages import Stages
-from .whole import time_engines
+from .whole import contest
 from .widths import WidthPlans
-
-_GAIN = 0.98  # of the exact widths' time: what is within it may be noise
 
 
 def widen(
@@ -27,8 +25,6 @@ def widen(
     if not plans:
         return exact, WidthDecision(taken=False)
     engines = [exact, *(maker.make(keep_graph(before), Stages(), plan) for plan in plans)]
-    times = time_engines([engine.build for engine in engines if engine.build is not None], maker.inputs)
-    best = min(range(1, len(engines)), key=lambda i: times[i])
-    taken = times[best] < _GAIN * times[0]
-    decision = WidthDecision(taken, space.choices(plans[best - 1]), times[0], times[best])
-    return engines[best if taken else 0], decision
+    found = contest([engine.build for engine in engines if engine.build is not None], maker.inputs)
+    decision = WidthDecision(found.taken, space.choices(plans[found.best - 1]), found.first_ms, found.best_ms)
+    return engines[found.best if found.taken else 0], decision

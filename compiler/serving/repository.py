@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ...passes.errors import BundleError
+from ..staging import folder_beside, sync
 
 CONFIG, RECORD = "config.pbtxt", "sparsefx.json"
 _FORMAT, _SCHEMA = "sparsefx-serving", 1
@@ -65,20 +65,11 @@ def read_versions(model: Path) -> dict[str, Any]:
 def staging(repository: Path) -> Iterator[Path]:
     """A temporary folder whose models move into the repository at the end; on an error nothing is changed."""
     check_repository(repository)
-    try:
-        repository.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{repository.name}-", dir=repository.parent))
-    except OSError as error:
-        raise BundleError(f"cannot write {repository}: {error}") from error
-    try:
+    with folder_beside(repository) as folder:
         (folder / "models").mkdir()
         yield folder / "models"
-        _sync(folder)
+        sync(folder)
         _place(folder, repository)
-    except OSError as error:
-        raise BundleError(f"cannot write {repository}: {error}; nothing was changed") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep_version(old: Path, new: Path) -> None:
@@ -125,10 +116,3 @@ def _place(folder: Path, repository: Path) -> None:
             if (aside / name).exists():
                 (aside / name).rename(repository / name)
         raise
-
-
-def _sync(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import sparsefx
-from sparsefx.compiler import thin, thin_plans
+from sparsefx.compiler import thin_plans, whole
 from sparsefx.compiler.choice import ThinDecision
 from sparsefx.passes.errors import TableError
 from sparsefx.runtime.latency.table import LatencyTable
@@ -56,7 +56,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """What engines and movements are said to take; engines count in order, the full one first."""
 
     def say(*engines: float, moving_us: float = 1.0) -> None:
-        monkeypatch.setattr(thin, "time_engines", lambda builds, inputs: list(engines[: len(builds)]))
+        monkeypatch.setattr(whole, "time_engines", lambda builds, inputs: list(engines[: len(builds)]))
         monkeypatch.setattr(thin_plans, "known_movements", lambda moves, threads: [moving_us * 1e-6] * len(moves))
 
     return say

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import sparsefx
-from sparsefx.compiler import widen
+from sparsefx.compiler import whole
 from sparsefx.compiler.bundle import BuildSettings
 from sparsefx.compiler.masked_model import keep_graph
 from sparsefx.compiler.prepare import capture_masked
@@ -62,7 +62,7 @@ def engines_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], No
     """What the exact engine and all wider ones are said to take."""
 
     def say(exact: float, wider: float) -> None:
-        monkeypatch.setattr(widen, "time_engines", lambda builds, inputs: [exact, *[wider] * (len(builds) - 1)])
+        monkeypatch.setattr(whole, "time_engines", lambda builds, inputs: [exact, *[wider] * (len(builds) - 1)])
 
     return say
 
