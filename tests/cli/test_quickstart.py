@@ -9,7 +9,7 @@ import pytest
 
 import sparsefx
 from sparsefx.__main__ import main
-from sparsefx.cli import quickstart_command
+from sparsefx.cli import quickstart
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.run import accuracy
 
@@ -17,7 +17,7 @@ from sparsefx.training.recipes.run import accuracy
 def test_quickstart_goes_all_the_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quickstart_command, "_BENCH_SECONDS", 0.2)
+    monkeypatch.setattr(quickstart, "_BENCH_SECONDS", 0.2)
     assert main(["quickstart", "-o", str(tmp_path / "run"), "--json", "--quiet", "--threads", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["sparsity"] == pytest.approx(0.9, abs=1e-3)
