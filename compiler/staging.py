@@ -1,4 +1,4 @@
-"""Folders that are written beside their place, and moved there only when whole."""
+"""Folders and files that are written beside their place, and moved there only when whole."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def folder_beside(path: Path) -> Iterator[Path]:
         raise BundleError(f"cannot write {path}: {error}; nothing was changed") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all. Raises BundleError where it cannot be written."""
+    if path.is_dir():
+        raise BundleError(f"cannot write {path}: it is a folder; name a file in it")
+    with folder_beside(path) as folder:
+        (folder / path.name).write_text(text, encoding="utf-8")
+        sync(folder)
+        os.replace(folder / path.name, path)
 
 
 def sync(folder: Path) -> None:
