@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ..passes.errors import TargetError
 from ..runtime.engine import Array, Engine
 from ..runtime.latency.measure import Measurement, measure
 from ..runtime.latency.time_cache import processor
-from ..runtime.onnxruntime.layer_clock import REST, LayerClock
+from ..runtime.onnxruntime.layer_clock import REST, Layer, LayerClock
 from ..runtime.onnxruntime.session import OnnxRuntimeSession
 from .figures import COMPILED, DENSE, Comparison, EngineTime, LayerTimes
 
@@ -23,16 +24,22 @@ _LEAST_RUNS = 20
 
 @dataclass(frozen=True)
 class Contender:
-    """An engine, the layers that it has by name and in order, and the size of its files."""
+    """An engine, its layers with a weight in order, and the size of its files."""
 
     engine: Engine
-    layers: tuple[str, ...]
+    layers: tuple[Layer, ...]
     file_bytes: int
 
 
-def layers_of(report: Mapping[str, Any]) -> tuple[str, ...]:
-    """The layers with a weight that a report, as plain data, says are left."""
-    return tuple(layer["name"] for layer in report["layers"] if layer["shape_after"])
+def layers_of(report: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers of a compiled engine, by its report as plain data."""
+    shapes = {layer["name"]: layer["shape_after"] for layer in report["layers"]}
+    return tuple(Layer(name, math.prod(shapes[name])) for name in report["engine_layers"])
+
+
+def dense_layers_of(report: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """The layers of the masked model's engine, with nothing removed."""
+    return tuple(Layer(x["name"], math.prod(x["shape_before"])) for x in report["layers"] if x["shape_before"])
 
 
 def compare(
@@ -75,7 +82,7 @@ def _layer_times(
             warm_up=warm_up,
         )
         found = {name: _medians(clock, warm_up) for name, clock in clocks.items()}
-    names = dict.fromkeys([*contenders[DENSE].layers, *contenders[COMPILED].layers])
+    names = dict.fromkeys(layer.name for c in contenders.values() for layer in c.layers)
     pairs = {n: LayerTimes(n, found[DENSE].get(n), found[COMPILED].get(n)) for n in [*names, REST]}
     rest = pairs.pop(REST)
     return tuple(pairs.values()), LayerTimes("everything else", rest.dense_ms, rest.compiled_ms)

@@ -8,7 +8,7 @@ from ..passes.errors import TargetError
 from ..passes.fold_batch_norm import FoldBatchNorm
 from ..runtime.build import Build
 from .backends import backend_of
-from .compare import Contender, compare, layers_of
+from .compare import Contender, compare, dense_layers_of, layers_of
 from .compiled import CompiledModel
 from .figures import Comparison
 from .slim_engine import EngineMaker
@@ -28,7 +28,7 @@ def compare_with_dense(compiled: CompiledModel, plain: GraphModule, maker: Engin
         dense = backend_of(maker.settings.target, maker.settings.precision).build(
             plain, maker.signature, maker.settings, maker.inputs
         )
-        first = Contender(dense.engine, _names(report), _file_bytes(dense))
+        first = Contender(dense.engine, dense_layers_of(report), _file_bytes(dense))
         second = Contender(build.engine, layers_of(report), _file_bytes(build))
     except TargetError as error:
         return Comparison(notes=(f"not timed beside the dense engine: {error}",))
@@ -36,12 +36,6 @@ def compare_with_dense(compiled: CompiledModel, plain: GraphModule, maker: Engin
     shapes = zip(maker.signature.inputs, maker.inputs, strict=True)
     sizes = {n: size for spec, x in shapes for n, size in zip(spec.shape, x.shape, strict=True) if isinstance(n, str)}
     return compare(first, second, inputs, sizes, seconds=_SECONDS)
-
-
-def _names(report: dict[str, object]) -> tuple[str, ...]:
-    layers = report["layers"]
-    assert isinstance(layers, tuple)
-    return tuple(layer["name"] for layer in layers if layer["shape_before"])
 
 
 def _file_bytes(build: Build) -> int:

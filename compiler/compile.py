@@ -19,7 +19,7 @@ from .choice import EXACT, MEASURED, REPRESENTATIONS, WIDTHS
 from .compare_build import compare_with_dense
 from .compiled import CompiledModel
 from .evaluate import Evaluate, evaluate_engine, evaluate_model
-from .make_report import make_report
+from .make_report import engine_layers, make_report
 from .masked_model import keep_graph
 from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
@@ -127,6 +127,7 @@ def compile(
         if precision != "fp32":
             report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)
         report.engine = {"target": target, **slim.build.facts}
+        report.engine_layers = engine_layers(slim.build.graph_module, report.layers)
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
@@ -134,13 +135,13 @@ def compile(
             verify_compiled(compiled, reference, samples, tolerance, rules)
     if slim.build is not None:
         report.states = slim.build.states.to_dict()
+    report.seconds = stages.seconds
     if plain is not None:
         with stages("comparison"):
             report.latency = compare_with_dense(compiled, plain, maker)
     if evaluate is not None and evaluation is not None:
         with stages("evaluation of the engine"):
             report.evaluation = evaluate_engine(evaluate, compiled, evaluation)
-    report.seconds = stages.seconds
     return compiled
 
 

@@ -60,8 +60,8 @@ def call(
     try:
         result = evaluate(model)
     except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-        raise EvaluationError(f"evaluate failed on the {what} model: {detail}{_kept(compiled)}", compiled) from error
+        text = f"evaluate failed on the {what} model: {type(error).__name__}: {error}"
+        raise EvaluationError(text, compiled) from error
     named = result if isinstance(result, Mapping) else {"result" if name == "lambda" else name: result}
     found = {key: _number(value) for key, value in named.items() if isinstance(key, str)}
     figures = {key: number for key, number in found.items() if number is not None}
@@ -69,7 +69,7 @@ def call(
         odd = ", ".join(f"{key}: {value!r:.60}" for key, value in named.items() if key not in figures)
         text = "evaluate must return a finite number, or a dict of them by name; "
         text += f"for the {what} model found {odd or 'an empty dict'}"
-        raise EvaluationError(text + _kept(compiled), compiled)
+        raise EvaluationError(text, compiled)
     return figures
 
 
@@ -80,10 +80,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _kept(compiled: CompiledModel | None) -> str:
-    return "" if compiled is None else "; nothing is lost: the compiled model is this error's `compiled`"
 
 
 def _is_masked(model: Model, masked: Captured) -> bool:

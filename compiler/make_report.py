@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from ..passes.channels.analysis import NEEDED, ChannelAnalysis
 from ..passes.channels.rules.call import Contraction
 from ..passes.channels.transfer import CONSTANT
-from ..passes.graph import INDICES
+from ..passes.graph import INDICES, LAYER
 from .cost import LayerCost, layer_costs, parameter_count, weight_nonzeros
 from .layer_groups import layer_groups
 from .pipeline import PipelineResult
@@ -52,6 +52,13 @@ def make_report(model: str, before: GraphModule, after: GraphModule, result: Pip
     return Report(model, layers, totals, dict(result.analysis.trace.unknown), result.steps, groups)
 
 
+def engine_layers(graph_module: GraphModule, layers: Sequence[LayerReport]) -> tuple[str, ...]:
+    """The layers with a weight that a built graph has, in its order; what is fused into a condensed layer comes first."""
+    names = {layer.node: layer.name for layer in layers if layer.shape_after}
+    nodes = [str(node.meta.get(LAYER, node.name)) for node in graph_module.graph.nodes if node.op == "call_function"]
+    return tuple(names[node] for node in nodes if node in names)
+
+
 def _distinct_names(costs: Sequence[LayerCost]) -> list[str]:
     """Layer names; a module that is called several times gets a number per call."""
     seen: Counter[str] = Counter()
@@ -78,6 +85,7 @@ def _layer(
         kept_outputs, kept_inputs = _kept(node or contraction.node, contraction)
     return LayerReport(
         name,
+        old.node,
         old.operator,
         old.weight_shape,
         new.weight_shape if new is not None else None,

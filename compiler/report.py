@@ -20,6 +20,7 @@ class LayerReport:
     """One layer before and after. `kept_outputs` and `kept_inputs` are original indices, new index by position."""
 
     name: str
+    node: str  # of the captured graph
     operator: str
     shape_before: tuple[int, ...]
     shape_after: tuple[int, ...] | None  # None: the layer is gone
@@ -76,6 +77,7 @@ class Report:
     unknown_operators: Mapping[str, Sequence[str]]
     steps: tuple[Step, ...]
     groups: tuple[GroupReport, ...] = ()
+    engine_layers: tuple[str, ...] = ()  # those with a weight, in the order in which the engine runs them
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)

@@ -47,3 +47,5 @@ class EvaluationError(SparsefxError):
     def __init__(self, message: str, compiled: Any = None) -> None:
         super().__init__(message)
         self.compiled = compiled
+        if compiled is not None:
+            self.add_note("Nothing is lost: the compiled model is this error's `compiled`.")

@@ -27,16 +27,15 @@ def pair_bar(before: float | None, after: float | None, most: float, *, centred:
     bars = [
         element("span", class_=kind, style=f"width:{100 * value / most:.2f}%")
         for kind, value in (("before", before), ("after", after))
-        if value is not None and most > 0
+        if value and most
     ]
     return element("span", *bars, class_=style, aria_hidden="true")
 
 
 def share_bar(share: float) -> Html:
     """One bar for a share from 0 to 1."""
-    return element(
-        "span", element("span", class_="after", style=f"width:{100 * share:.2f}%"), class_="pair one", aria_hidden="true"
-    )
+    bar = element("span", class_="after", style=f"width:{100 * share:.2f}%") if share else None
+    return element("span", bar, class_="pair one", aria_hidden="true")
 
 
 def network_strip(key: str, title: str, explanation: str, pairs: Sequence[Pair], *, centred: bool = False) -> Html:

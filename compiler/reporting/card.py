@@ -80,7 +80,7 @@ def _exactness(verification: Mapping[str, Any] | None) -> list[str]:
     if verification is None:
         return ["Not verified.", ""]
     lines = [
-        f"- output `{check['name']}`: largest error {error(check['max_error'])}, bound {error(check['bound'])}, in "
+        f"- output {_plain(check['name'])}: largest error {error(check['max_error'])}, bound {error(check['bound'])}, in "
         "standard deviations of the output over inputs"
         for check in verification["outputs"]
     ]
@@ -97,7 +97,7 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> list[str]:
         for name in names
     ]
     return ["| Evaluation | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|", *rows, "",
-            *(f"Note: {note}" for note in evaluation["notes"]), *[""] * bool(evaluation["notes"])]  # fmt: skip
+            *(f"Note: {_plain(note)}" for note in evaluation["notes"]), *[""] * bool(evaluation["notes"])]  # fmt: skip
 
 
 def _loading(data: PageData) -> list[str]:

@@ -8,7 +8,7 @@ from ...passes.errors import BundleError
 from ..bundle import REPORT, read_manifest, read_report
 from .data import PageData
 
-_LATER = ("groups", "masks", "latency", "evaluation")  # what reports of earlier versions lack
+_LATER = ("groups", "engine_layers", "masks", "latency", "evaluation")  # what reports of earlier versions lack
 
 
 def read_page(folder: Path, name: str | None = None) -> PageData:

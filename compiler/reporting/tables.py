@@ -10,15 +10,18 @@ from .markup import Html, element
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; `number`: its figures stand to the right; `wide`: it takes what room there is, for bars."""
+    """A column's heading. `number`: figures, to the right; `wide`: takes what room there is, for bars; `names`: what
+    stands there is of the user's, and broken anywhere.
+    """
 
     name: str
     number: bool = False
     wide: bool = False
+    names: bool = False
 
     @property
     def style(self) -> str | None:
-        return " ".join(c for c, on in (("number", self.number), ("wide", self.wide)) if on) or None
+        return next((style for style in ("number", "wide", "names") if getattr(self, style)), None)
 
 
 Row = Sequence[str | int | float | None]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...passes.errors import TargetError
 from .engine_nodes import END, plain_name
@@ -17,15 +20,23 @@ _CONDENSED = "Condensed"  # how operators of condensed layers begin
 _FUSED = ("Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Gelu")
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A layer with a weight of so many numbers, zeros included."""
+
+    name: str
+    size: int
+
+
 class LayerClock:
-    """A session with a profile beside the one that is timed. `layers` are the names of the layers in order.
+    """A session with a profile beside the one that is timed. `layers` are the file's, in order.
 
     Raises TargetError where the file has other layers than these, so that times would get wrong names.
     """
 
-    def __init__(self, session: OnnxRuntimeSession, layers: Sequence[str], folder: Path) -> None:
+    def __init__(self, session: OnnxRuntimeSession, layers: Sequence[Layer], folder: Path) -> None:
         self._layer_of = _layer_names(session.model, layers)
-        self._layers = layers
+        self._layers = [layer.name for layer in layers]
         self.session = session.profiled(folder / "profile")
 
     def seconds(self) -> dict[str, list[float]]:
@@ -42,26 +53,26 @@ class LayerClock:
         return times
 
 
-def _layer_names(model: Path, names: Sequence[str]) -> dict[str, str]:
-    """The layer of every node, by the names that its time may have: the node's, its result's, those of what is fused.
-
-    Layers with a constant weight stand in the file in the order in which the graph has them.
-    """
+def _layer_names(model: Path, layers: Sequence[Layer]) -> dict[str, str]:
+    """The layer of every node, by the names that its time may have: the node's, its result's, those of what is fused."""
     import onnx
 
     graph = onnx.load(str(model), load_external_data=False).graph
-    constants = {tensor.name for tensor in graph.initializer}
-    found = [
-        n
-        for n in graph.node
-        if n.op_type.startswith(_CONDENSED) or (n.op_type in _WEIGHTED and n.input[1] in constants)
-    ]
-    if len(found) != len(names):
-        raise TargetError(f"{model.name} has {len(found)} layers with a weight, the report has {len(names)}")
-    of = {value: layer for node, layer in zip(found, names, strict=True) for value in (node.name, node.output[0])}
+    constants = {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}
+    sizes = [(node, size) for node in graph.node if (size := _weight_size(node, constants)) is not None]
+    if [size for _, size in sizes] != [layer.size for layer in layers]:
+        raise TargetError(f"the layers in {model.name} are not those of its report: it is of another version")
+    of = {v: layer.name for (node, _), layer in zip(sizes, layers, strict=True) for v in (node.name, node.output[0])}
     for node in graph.node:  # in order: what is fused into a layer takes its name on
         biased = node.op_type == "Add" and any(value in constants for value in node.input)
-        layer = next((of[value] for value in node.input if value in of), None)
-        if layer is not None and (node.op_type in _FUSED or biased):
-            of[node.name] = of[node.output[0]] = layer
+        known = next((of[value] for value in node.input if value in of), None)
+        if known is not None and (node.op_type in _FUSED or biased):
+            of[node.name] = of[node.output[0]] = known
     return of
+
+
+def _weight_size(node: Any, constants: Mapping[str, int]) -> int | None:
+    """The numbers in a layer's weight, were it dense; None where the node is no layer."""
+    if node.op_type.startswith(_CONDENSED):
+        return math.prod(next(a.ints for a in node.attribute if a.name == "shape"))
+    return constants.get(node.input[1]) if node.op_type in _WEIGHTED else None

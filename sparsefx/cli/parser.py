@@ -137,6 +137,12 @@ def _compile(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="of `sparsefx profile`: keep removable channels where a wider layer is faster",
     )
+    parser.add_argument("--compare", action="store_true", help="time the engine beside the dense one, for the report")
+    parser.add_argument(
+        "--evaluate",
+        metavar="FUNCTION",
+        help="module:function from a model to a number or a dict of them: of the dense, masked and compiled model",
+    )
     parser.add_argument("--embed-kernels", action="store_true", help="put the compiled kernels into the bundle")
     parser.add_argument("--static-batch", action="store_true", help="fix the batch to the one in --input")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with the masked model")
@@ -161,6 +167,12 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a bundle, or a file of masks")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    from sparsefx.cli.report_command import add_arguments
+
+    add_arguments(parser)
 
 
 def _profile(parser: argparse.ArgumentParser) -> None:
@@ -229,6 +241,7 @@ _COMMANDS = {
     "compile": ("compile a masked model into a bundle", _compile),
     "verify": ("compare a bundle's engine with the masked model", _verify),
     "bench": ("time bundles against each other in one interleaved run", _bench),
+    "report": ("draw a bundle's report as one HTML page, or write it as a model card", _report),
     "inspect": ("show what is in a bundle or in a file of masks", _inspect),
     "profile": ("measure a model's layers in its engine at other widths, as a latency table", _profile),
     "table": ("show, merge, compare or draw latency tables", _table),

@@ -10,15 +10,14 @@ from ..numbers import many
 from ..tables import Column, folded, table
 from .section import missing, paragraph, section
 
-_STAYS = (Column("Why"), Column("Channels", number=True), Column("Layers"))
+_STAYS = (Column("Why"), Column("Channels", number=True), Column("Layers", names=True))
 _GROUPS = (
-    Column("Group"),
     Column("Written by"),
-    Column("Read by"),
+    Column("Read by", names=True),
     Column("Channels left", number=True),
-    Column("Can never go because of"),
+    Column("Can never go because of", names=True),
 )
-_UNKNOWN = (Column("Operator"), Column("Calls", number=True), Column("Nodes"))
+_UNKNOWN = (Column("Operator"), Column("Calls", number=True), Column("Nodes", names=True))
 _NAMES = 6
 
 
@@ -58,13 +57,12 @@ def _groups(data: PageData) -> list[Html]:
         return [paragraph(said) if said else missing("No layer writes channels.")]
     rows = [
         [
-            str(number),
             _some(group["producers"]),
             _some(group["consumers"]) or "nothing",
             group["channels"],
             "; ".join(group["pinned"]) or "—",
         ]
-        for number, group in enumerate(shared, 1)
+        for group in shared
     ]
     groups_table = table("Layers that write the same channels, which stay or go in all of them", _GROUPS, rows)
     return [folded(f"{many(len(shared), 'group')} of layers", groups_table, rows=len(rows)), *([paragraph(said)] if said else [])]

@@ -88,7 +88,7 @@ def _layers(data: PageData, found: Mapping[str, Any]) -> list[Html]:
     ]
     explanation = (
         "Milliseconds of every layer, in the dense engine and in the compiled one, by ONNX Runtime's profile. "
-        "What is fused into a layer counts to it. A profile slows engines down, so that the sum is more than the whole."
+        "What is fused into a layer counts to it. A profile takes time itself: these times need not sum up to the whole."
     )
     return [
         element("h3", "Layer by layer"),

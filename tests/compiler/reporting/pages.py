@@ -15,6 +15,7 @@ def layer(name: str, before: int = 64, after: int | None = 32, **changes: Any) -
     """A convolution with 3x3 windows that reads 16 channels; None after: it is gone."""
     found = {
         "name": name,
+        "node": "conv2d",
         "operator": "conv2d",
         "shape_before": (before, 16, 3, 3),
         "shape_after": None if after is None else (after, 16, 3, 3),
@@ -50,6 +51,7 @@ def report(layers: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
         "unknown_operators": {},
         "steps": [],
         "groups": [],
+        "engine_layers": [x["name"] for x in layers if x["shape_after"]],
         "notes": [],
         "seconds": {},
         "engine": {},

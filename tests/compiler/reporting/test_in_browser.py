@@ -76,6 +76,12 @@ def test_pages_fit_are_silent_and_can_be_read(
         assert found.complaints == [] and found.requests == []
 
 
+@pytest.mark.parametrize("width", [320, 600, 768, 961, 1100, 2000])
+def test_pages_fit_at_widths_between(width: int, chromium: Any, files: dict[str, Path]) -> None:
+    with shown(chromium, files["everything"], width=width) as found:
+        assert found.overflow == 0
+
+
 def test_light_and_dark_differ(chromium: Any, files: dict[str, Path]) -> None:
     papers = []
     for scheme in ("light", "dark"):
