@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..passes.errors import BundleError
+from ..passes.signature import Signature
 from ..runtime.engine import Engine
+from ..runtime.files import folder_beside, sync
 from ..runtime.targets import BuildSettings, find_kind
 from .bundle_kernels import describe_kernels
 from .loaders import LOADERS, Stored
-from .staging import folder_beside, sync
 
 if TYPE_CHECKING:
     from ..runtime.build import Build
@@ -109,6 +110,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = {"settings", "signature", "files", "versions"} - manifest.keys()
     if missing:
         raise BundleError(f"{folder}: {MANIFEST} lacks {sorted(missing)}; save the bundle again")
+    try:
+        Signature.from_json(manifest["signature"])
+        {str(file): known["sha256"] for file, known in manifest["files"].items()}
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        raise BundleError(
+            f"{folder}: {MANIFEST} is damaged ({error}); copy it again or save the bundle again"
+        ) from error
     return manifest
 
 
@@ -174,7 +182,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place at the end; on an error nothing is left behind."""
     if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
         raise BundleError(f"{path} exists and is no bundle; choose another path or remove it")
-    with folder_beside(path) as folder:
+    with folder_beside(path, BundleError) as folder:
         yield folder
         sync(folder)
         folder.chmod(0o755)

@@ -10,11 +10,13 @@ from torch.export import ExportedProgram
 
 from ..passes.channels.rules import OperatorRule
 from ..passes.errors import TargetError
+from ..passes.near_names import closest
 from ..runtime.engine import Engine
 from ..runtime.latency.table import LatencyTable
 from ..runtime.onnxruntime.session import TARGET as ONNXRUNTIME_CPU
 from ..runtime.targets import TORCH, BuildSettings, find_target
 from .backends import backend_of
+from .check_arguments import check_arguments, check_rules, check_tolerance
 from .choice import EXACT, MEASURED, REPRESENTATIONS, WIDTHS
 from .compare_build import compare_with_dense
 from .compiled import CompiledModel
@@ -55,6 +57,7 @@ def compile(
     evaluate: Evaluate | None = None,
     compare: bool = False,
     on_stage: Callable[[str], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> CompiledModel:
     """Compile a masked model into a smaller engine that computes the same function.
 
@@ -62,7 +65,7 @@ def compile(
     its file; without one the zeros in the weights are the mask. `dynamic_batch` and `dynamic_shapes` as in
     `sparsefx.passes.capture`. `rules` adds rows to the operator table, by operator name. With `verify`, random
     inputs and `verify_inputs` (a tuple of arguments, or a list of them) go through the engine and through the
-    masked model. `on_stage` is told what is being done.
+    masked model. `on_stage` is told what is being done, `on_progress` how much of it is, where that is known.
 
     `representation` is how layers that stay sparse inside are executed: "measured" takes, for each of them, the dense
     form or the condensed one, whichever is faster in an ONNX Runtime engine on this processor with so many `threads`
@@ -78,8 +81,8 @@ def compile(
     they also stay where the table finds a layer faster; and layers do without channels that stay for others, by gathers
     in front of them or partial sums behind: by the table layer by layer, and then only if the engine as a whole gains.
 
-    `evaluate` is an evaluation of your own: it is called with the dense, the masked and the compiled model in turn, each
-    a callable like `model` (torch in, torch out), and returns a number or a dict of them; the report has the results.
+    `evaluate` is an evaluation of your own: it is called with the dense, the masked and the compiled model in turn,
+    each a callable like `model` (torch in, torch out), and returns a number or a dict of them; the report has them.
     With `compare` the masked model is also built as it is, nothing removed, and both engines are timed in turn, as a
     whole and layer by layer, on the example inputs; the report has the figures.
 
@@ -93,12 +96,15 @@ def compile(
     settings = BuildSettings(target, precision, threads, max_batch)
     if kind is not TORCH:
         backend_of(target, precision).build.builder(settings)
+    check_rules(rules)
+    check_tolerance(tolerance)
     _check_choice("representation", representation, REPRESENTATIONS)
     _check_choice("widths", widths, WIDTHS)
     wider = widths == MEASURED or latency_table is not None
     if widths == MEASURED and target != ONNXRUNTIME_CPU:
         raise TargetError(f"widths are measured for {ONNXRUNTIME_CPU} only, found target {target!r}; leave them exact")
-    stages = Stages(on_stage)
+    stages = Stages(on_stage, on_progress)
+    check_arguments(model, example_inputs, masks)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
     inputs = tensors_of(example)
     table = None if latency_table is None else table_for(latency_table, target, threads, inputs)
@@ -111,6 +117,7 @@ def compile(
     if evaluate is not None:
         with stages("evaluation of the model"):
             evaluation = evaluate_model(evaluate, model, masked)
+    given = as_samples(verify_inputs, masked.signature)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
     slim, wide, thinner = maker.make(masked.graph, stages), None, None
     if before is not None:
@@ -120,7 +127,7 @@ def compile(
         with stages("thinner layers"):
             slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
-    report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
+    report.notes += masked.notes
     report.choice, report.widths, report.thinner = slim.choice, wide, thinner
     report.masks, report.evaluation = masked.describe_masks(), evaluation
     if slim.build is not None:
@@ -131,8 +138,8 @@ def compile(
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
-            samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
-            verify_compiled(compiled, reference, samples, tolerance, rules)
+            samples = samples_for_verification(example, batches=masked.batches, given=given)
+            verify_compiled(compiled, reference, samples, tolerance, rules, stages.share)
     if slim.build is not None:
         report.states = slim.build.states.to_dict()
     report.seconds = stages.seconds
@@ -154,19 +161,24 @@ def verify_engine(
     masks: Masks = None,
     verify_inputs: Any = None,
     tolerance: float = 1e-4,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Verification:
     """Compare any engine with the masked model, as `compile` does; the result tells whether it passed."""
+    check_arguments(model, example_inputs, masks)
+    check_tolerance(tolerance)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
     fixed = not any(isinstance(size, str) for spec in engine.signature.inputs for size in spec.shape[:1])
     masked = capture_masked(model, example, masks, not fixed, None)
     names = [spec.name for spec in engine.signature.outputs]
-    samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
-    return _compare(engine_runner(engine), masked.reference(model), names, samples, tolerance)
+    samples = samples_for_verification(
+        example, batches=masked.batches, given=as_samples(verify_inputs, masked.signature)
+    )
+    return _compare(engine_runner(engine), masked.reference(model), names, samples, tolerance, on_progress=on_progress)
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise TargetError(f"unknown {name} {value!r}; known are {', '.join(known)}")
+        raise TargetError(f"unknown {name} {value!r}{closest(str(value), known)}; known are {', '.join(known)}")
 
 
 def _name(model: Model) -> str:

@@ -14,6 +14,7 @@ from ..passes.errors import TargetError
 from ..passes.signature import Signature
 from ..runtime.build import Build
 from ..runtime.engine import Engine
+from ..runtime.files import write_whole
 from ..runtime.latency.table import LatencyTable
 from ..runtime.targets import BuildSettings
 from .bundle import save_bundle, versions
@@ -23,7 +24,6 @@ from .reporting.data import PageData
 from .reporting.page import report_page
 from .reporting.staircases import staircase_charts
 from .reporting.training import training_charts
-from .staging import write_text
 
 if TYPE_CHECKING:
     from ..training.history import MaskUpdate
@@ -85,15 +85,16 @@ class CompiledModel:
 
         `name` is the page's title (the model's class). A `latency_table` of the model adds its layers' staircases;
         `history` (`sparsifier.history`) and `epochs` (`Trained.log`) what training did. The file appears whole or not
-        at all. Raises TableError for a table that cannot be read, BundleError where the page cannot be written.
+        at all. Raises TableError for a table that cannot be read, SparsefxError where the page cannot be written.
         """
-        table = LatencyTable.load(Path(latency_table)) if isinstance(latency_table, str | os.PathLike) else latency_table
+        given = latency_table
+        table = LatencyTable.load(Path(given)) if isinstance(given, str | os.PathLike) else given
         page = replace(
             self._page(name),
             staircases=() if table is None else staircase_charts(table, self.report.to_dict()),
             training=training_charts([asdict(u) for u in history], [asdict(e) for e in epochs]),
         )
-        write_text(Path(path), report_page(page))
+        write_whole(Path(path), report_page(page).encode())
 
     def model_card(self, name: str | None = None) -> str:
         """A model card in Markdown, with its metadata in front: the report's figures, and how to load the bundle."""

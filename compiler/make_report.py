@@ -53,7 +53,7 @@ def make_report(model: str, before: GraphModule, after: GraphModule, result: Pip
 
 
 def engine_layers(graph_module: GraphModule, layers: Sequence[LayerReport]) -> tuple[str, ...]:
-    """The layers with a weight that a built graph has, in its order; what is fused into a condensed layer comes first."""
+    """The layers with a weight of a built graph, in its order; a condensed layer runs after what is fused into it."""
     names = {layer.node: layer.name for layer in layers if layer.shape_after}
     nodes = [str(node.meta.get(LAYER, node.name)) for node in graph_module.graph.nodes if node.op == "call_function"]
     return tuple(names[node] for node in nodes if node in names)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from ..passes.capture import evaluation_mode
+from ..passes.capture import evaluation_mode, explain_own_failure
 from ..passes.describe import output_leaves
+from ..passes.errors import CaptureError
+from ..passes.exhaustion import exhausted
 from ..passes.graph import copy_graph
 from ..passes.reference import Float64Interpreter, flat_inputs
 from ..passes.signature import Signature, Tree
@@ -57,6 +59,16 @@ class MaskedModel:
         with evaluation_mode(self._module), torch.no_grad():
             outputs = torch.func.functional_call(self._module, dict(state), tuple(args), dict(kwargs))
         return flat_outputs(self._result, outputs)
+
+    def run_own(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """As `run`; CaptureError where the model does not take arguments like its example inputs."""
+        try:
+            return self.run(args, kwargs)
+        except Exception as error:
+            if exhausted(error) is not None:
+                raise
+            name = type(self._module).__name__ if self._module is not None else "the exported program"
+            raise CaptureError(explain_own_failure(name, error, args, kwargs)) from error
 
     def _graph_outputs(self, graph: GraphModule, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         with torch.no_grad():

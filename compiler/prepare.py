@@ -18,6 +18,7 @@ from ..passes.patterns import apply_patterns
 from ..passes.signature import Signature
 from ..training.masks import MaskSet
 from ..training.model_weights import weights_of
+from .check_arguments import check_finite, training_note
 from .masked_model import MaskedModel
 from .sampling import Sample
 
@@ -32,7 +33,7 @@ class Captured:
     graph: GraphModule
     signature: Signature
     state: Mapping[str, Tensor]  # the module's masked weights
-    unread: list[str]
+    notes: list[str]  # what the user should know
     batches: bool  # whether inputs of any batch size may be tried
     masks: MaskSet | None
 
@@ -59,10 +60,12 @@ def capture_masked(
     patterns = _patterns(model, mask_set)
     graph = capture(model, example.args, example.kwargs, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     unread = apply_patterns(graph, patterns)
+    notes = [*training_note(model), *check_finite(graph)]
     FoldConstants()(graph)  # expressions of parameters become parameters, by which layers are then known
     state = mask_set.masked_state(model) if mask_set is not None and isinstance(model, nn.Module) else {}
     batches = dynamic_batch and dynamic_shapes is None and not isinstance(model, ExportedProgram)
-    return Captured(graph, describe(graph), state, unread, batches, mask_set)
+    notes += [f"the mask of {name} has no effect: the model does not read it" for name in unread]
+    return Captured(graph, describe(graph), state, notes, batches, mask_set)
 
 
 def _patterns(model: Model, masks: MaskSet | None) -> dict[str, Tensor]:

@@ -10,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..passes.errors import TargetError
+from ..passes.signature import Signature
+from ..runtime.engine import checked_arrays
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -48,11 +52,27 @@ def _like(example: Tensor, generator: torch.Generator, batch: int | None) -> Ten
     return (mean + deviation * torch.randn(shape, generator=generator, dtype=torch.float64)).to(example.dtype)
 
 
-def as_samples(inputs: Any) -> list[Sample]:
-    """User-given inputs: one tuple of arguments, or a list of such tuples."""
-    if inputs is None:
-        return []
-    return [Sample(tuple(one), {}) for one in (inputs if isinstance(inputs, list) else [inputs])]
+def as_samples(inputs: Any, signature: Signature) -> list[Sample]:
+    """User-given inputs: one tuple of arguments, or a list of such tuples.
+
+    Raises TargetError where one is something else, or does not fit the signature.
+    """
+    given = inputs if isinstance(inputs, list) else [] if inputs is None else [inputs]
+    for i, one in enumerate(given):
+        if not isinstance(one, tuple):
+            raise TargetError(
+                "verify_inputs must be a tuple of the arguments of one call, or a list of such tuples, found "
+                f"{type(one).__name__}; write (x,) for a single argument"
+            )
+        _check_fit(one, signature, f"verify_inputs[{i}]" if isinstance(inputs, list) else "verify_inputs")
+    return [Sample(one, {}) for one in given]
+
+
+def _check_fit(args: tuple[Any, ...], signature: Signature, name: str) -> None:
+    try:
+        checked_arrays(signature, signature.flatten(args, {}, TargetError))
+    except TargetError as error:
+        raise TargetError(f"{name}: {error}") from error
 
 
 def tensors_of(sample: Sample) -> list[Tensor]:

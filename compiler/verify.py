@@ -78,14 +78,20 @@ def verify(
     samples: Sequence[Sample],
     tolerance: float,
     rounded: Run | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Verification:
     """Compare `run` with the masked model in float64; the first samples must have one shape (see SAME_SHAPE).
 
     `rounded` is a model of the engine's own lower precision: what it loses counts as the masked model's own rounding.
+    `on_progress` is told the share of the runs that is done.
     """
-    exact = [reference.run_float64(s.args, s.kwargs) for s in samples]
-    eager = [reference.run(s.args, s.kwargs) for s in samples]
-    found = [run(s) for s in samples]
+    runs: list[Run] = [
+        lambda sample: reference.run_own(sample.args, sample.kwargs),
+        lambda sample: reference.run_float64(sample.args, sample.kwargs),
+        run,
+    ]
+    eager, exact, found = _outputs(runs, samples, on_progress)
+    _require_numbers(names, exact)
     _require_steady_reference(names, exact, eager)
     if rounded is not None:
         eager += [rounded(s) for s in samples]
@@ -94,6 +100,20 @@ def verify(
         want, own, have = ([outputs[i] for outputs in each] for each in (exact, eager, found))
         checks.append(_check(name, want, own, have, tolerance))
     return Verification(tuple(checks), len(samples), tolerance)
+
+
+def _outputs(
+    runs: Sequence[Run], samples: Sequence[Sample], on_progress: Callable[[float], None] | None
+) -> list[list[list[Tensor]]]:
+    """Outputs of every run for every sample."""
+    outputs: list[list[list[Tensor]]] = [[] for _ in runs]
+    for done, (into, run, sample) in enumerate(
+        (into, run, sample) for into, run in zip(outputs, runs, strict=True) for sample in samples
+    ):
+        if on_progress is not None:
+            on_progress(done / (len(runs) * len(samples)))
+        into.append(run(sample))
+    return outputs
 
 
 def _check(name: str, exact: list[Tensor], eager: list[Tensor], found: list[Tensor], tolerance: float) -> OutputCheck:
@@ -136,6 +156,18 @@ def _errors(want: Tensor, have: Tensor, scale: float) -> tuple[float, float]:
     error = torch.where(same, 0.0, (want - have).abs() / scale)
     error = torch.where(error.isnan(), torch.inf, error)
     return float(error.max()), float(error.sum())
+
+
+def _require_numbers(names: Sequence[str], exact: list[list[Tensor]]) -> None:
+    """An output without a single finite entry compares equal to any other like it."""
+    for i, name in enumerate(names):
+        entries = [outputs[i] for outputs in exact if outputs[i].is_floating_point() and outputs[i].numel()]
+        if entries and not any(bool(entry.isfinite().any()) for entry in entries):
+            raise VerificationError(
+                f"output {name} of the masked model has no finite entry on any of {len(entries)} batches (NaN or "
+                "infinite), so nothing can be compared; look for weights that are too large, or give verify_inputs of "
+                "your own data"
+            )
 
 
 def _require_steady_reference(names: Sequence[str], exact: list[list[Tensor]], eager: list[list[Tensor]]) -> None:

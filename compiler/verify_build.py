@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +43,13 @@ def verify_compiled(
     samples: list[Sample],
     tolerance: float,
     rules: Mapping[str, OperatorRule] | None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> None:
     """Compare with the masked model and write the outcome into the report. Raises VerificationError."""
     build = compiled.build_or_none
     names = [spec.name for spec in compiled.signature.outputs]
     subject = _subject(compiled, build)
-    verification = verify(subject.run, reference, names, samples, tolerance, subject.rounded)
+    verification = verify(subject.run, reference, names, samples, tolerance, subject.rounded, on_progress)
     compiled.report.verification = verification.to_dict()
     compiled.report.notes += verification.notes + ([subject.note] if subject.note else [])
     if not verification.passed:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
+import logging
 import operator
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 import torch
@@ -17,10 +19,13 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from .errors import CaptureError
+from .exhaustion import exhausted
 from .graph import SIZE_NAMES, one_reader_per_node, operator_name
 
 # Composite operators that hide data movement: export them as the movement itself.
 _DECOMPOSED = ("einsum", "channel_shuffle", "repeat_interleave", "rot90", "glu", "stack", "unbind", "movedim")
+
+_OURS = (__file__, inspect.__file__, "<string>")
 
 Inputs = tuple[Any, ...]
 
@@ -81,7 +86,9 @@ def _export(
         try:
             return torch.export.export(model, args, kwargs or None, dynamic_shapes=dynamic_shapes)
         except Exception as error:
-            raise CaptureError(_explain(model, error)) from error
+            if exhausted(error) is not None:
+                raise
+            raise CaptureError(_explain(model, error, args, kwargs)) from error
 
 
 def widen_batch(inputs: Any) -> Any:
@@ -108,7 +115,10 @@ def batch_dimensions(model: nn.Module, args: Inputs, kwargs: Mapping[str, Any]) 
     def dimensions(leaf: Any) -> Any:
         return {0: batch} if isinstance(leaf, Tensor) and leaf.ndim else None
 
-    bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    try:
+        bound = inspect.signature(model.forward).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise CaptureError(explain_own_failure(type(model).__name__, error, args, kwargs)) from error
     for parameter in inspect.signature(model.forward).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD and parameter.name in bound:
             raise CaptureError(
@@ -138,9 +148,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Keep what torch's export logs, prints and warns of off the user's terminal; the error says what matters."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def _drop_assertions(graph_module: GraphModule) -> None:
@@ -156,23 +172,47 @@ def _drop_assertions(graph_module: GraphModule) -> None:
         graph_module.graph.erase_node(node)
 
 
-def _explain(model: nn.Module, error: Exception) -> str:
+def _explain(model: nn.Module, error: Exception, args: Inputs, kwargs: Mapping[str, Any]) -> str:
     """What failed, at which line of the user's code, and what to do."""
-    line = _user_line(error)
-    where = f" at {line}" if line else ""
-    reason = str(error).strip().split("\n")[0]
+    try:  # in evaluation mode without gradients, as for the export
+        model(*args, **kwargs)
+    except Exception as own:
+        return explain_own_failure(type(model).__name__, own, args, kwargs)
     return (
-        f"{type(model).__name__} could not be captured{where}: {type(error).__name__}: {reason}\n"
+        f"{type(model).__name__} could not be captured{_where(error)}: {_reason(error)}\n"
         "Export follows one path through forward: replace branches on tensor values by torch.where or torch.cond, "
         "avoid .item() and .tolist(), and pass dynamic_batch=False or dynamic_shapes if the model fixes a size."
     )
+
+
+def explain_own_failure(name: str, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """That the model itself, before anything is done to it, does not take its inputs."""
+    given = [_described(value) for value in args] + [f"{key}={_described(value)}" for key, value in kwargs.items()]
+    return (
+        f"{name} itself fails on the example inputs, or on random ones like them{_where(error)}: {_reason(error)}\n"
+        f"It was called with ({', '.join(given)}); give a tuple of what its forward takes, in the dtype of its "
+        "weights, with more than one sample (dynamic_batch=False) where it needs that."
+    )
+
+
+def _described(value: Any) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+
+
+def _where(error: Exception) -> str:
+    line = _user_line(error)
+    return f" at {line}" if line else ""
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def _user_line(error: Exception) -> str | None:
     """The innermost frame outside torch and this package, as `file:line in function: source`."""
     torch_folder = torch.__file__.removesuffix("__init__.py")
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(torch_folder) and f.filename not in (__file__, "<string>")]
+    own = [f for f in frames if not f.filename.startswith(torch_folder) and f.filename not in _OURS]
     if not own:
         return None
     frame = own[-1]

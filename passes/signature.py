@@ -126,7 +126,8 @@ class Signature:
         missing = [name for name in names if name not in given and name not in kwargs]
         if len(args) > self.positional or twice or unknown or missing:
             raise mismatch(
-                f"expected the arguments ({', '.join(names)}), {_problem(args, self, twice, unknown, missing)}"
+                f"expected the arguments ({', '.join(names)}), {_problem(args, self, twice, unknown, missing)}; call "
+                "it as the model's forward"
             )
         given |= kwargs
         found: dict[int, Any] = {}

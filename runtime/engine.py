@@ -53,12 +53,20 @@ class Engine:
 
     def check(self, tensors: Sequence[Any]) -> list[Array]:
         """Inputs as contiguous NumPy arrays of the right types and shapes."""
-        sizes: dict[str, tuple[int, str]] = {}
-        return [_checked(spec, tensor, sizes) for spec, tensor in zip(self.signature.inputs, tensors, strict=True)]
+        return checked_arrays(self.signature, tensors)
 
     def __repr__(self) -> str:
         inputs, outputs = (", ".join(map(str, specs)) for specs in (self.signature.inputs, self.signature.outputs))
         return f"Engine({self.target}: ({inputs}) -> ({outputs}))"
+
+
+def checked_arrays(signature: Signature, tensors: Sequence[Any]) -> list[Array]:
+    """Tensors for a signature's inputs, in its order, as contiguous NumPy arrays.
+
+    Raises TargetError, naming the input, where one has another type or shape.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    return [_checked(spec, tensor, sizes) for spec, tensor in zip(signature.inputs, tensors, strict=True)]
 
 
 def _is_torch(value: Any) -> bool:
@@ -67,19 +75,18 @@ def _is_torch(value: Any) -> bool:
 
 
 def _checked(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) -> Array:
+    if not isinstance(value, np.ndarray) and not _is_torch(value):
+        raise TargetError(f"input {spec.name} must be a NumPy array or a torch tensor, found {type(value).__name__}")
+    dtype = str(value.dtype).removeprefix("torch.")
+    if dtype != spec.dtype:
+        raise TargetError(f"input {spec.name} must have dtype {spec.dtype}, found {dtype}; convert it before the call")
+    if len(value.shape) != len(spec.shape):
+        raise TargetError(_misshapen(spec, value))
     if _is_torch(value):
         value = value.detach().cpu().contiguous().numpy()
-    if not isinstance(value, np.ndarray):
-        raise TargetError(f"input {spec.name} must be a NumPy array or a torch tensor, found {type(value).__name__}")
-    if value.dtype.name != spec.dtype:
-        raise TargetError(
-            f"input {spec.name} must have dtype {spec.dtype}, found {value.dtype.name}; convert it before the call"
-        )
-    if value.ndim != len(spec.shape):
-        raise TargetError(f"input {spec.name} must have shape {_text(spec)}, found {list(value.shape)}")
     for axis, (wanted, found) in enumerate(zip(spec.shape, value.shape, strict=True)):
         if isinstance(wanted, int) and wanted != found:
-            raise TargetError(f"input {spec.name} must have shape {_text(spec)}, found {list(value.shape)}")
+            raise TargetError(_misshapen(spec, value))
         if isinstance(wanted, str):
             known, where = sizes.setdefault(wanted, (found, f"{spec.name} axis {axis}"))
             if known != found:
@@ -89,5 +96,8 @@ def _checked(spec: TensorSpec, value: Any, sizes: dict[str, tuple[int, str]]) ->
     return np.ascontiguousarray(value)
 
 
-def _text(spec: TensorSpec) -> str:
-    return f"[{', '.join(map(str, spec.shape))}]"
+def _misshapen(spec: TensorSpec, value: Any) -> str:
+    return (
+        f"input {spec.name} must have shape [{', '.join(map(str, spec.shape))}], found {list(value.shape)}; sizes that "
+        "are numbers are fixed: for others compile with dynamic_shapes"
+    )

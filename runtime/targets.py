@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from ..passes.errors import TargetError
+from ..passes.near_names import closest
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ def find_target(name: str, precision: str) -> Target:
     kind = find_kind(name)
     if kind is None:
         known = ", ".join(sorted(kind.name for kind in KINDS))
-        raise TargetError(f"unknown target {name!r}; this version builds for {known}")
+        near = closest(name, [kind.name for kind in KINDS])
+        raise TargetError(
+            f"unknown target {name!r}{near}; this version builds for {known}, XX being a number such as 89"
+        )
     if precision not in kind.precisions:
         raise TargetError(f"target {name} is built in {', '.join(kind.precisions)} only, found precision {precision!r}")
     return Target(name, kind)

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-import importlib
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from sparsefx import __version__
+from sparsefx.cli.commands import COMMANDS
+from sparsefx.cli.exit_codes import OK
+from sparsefx.cli.failures import report_failure
 from sparsefx.cli.parser import build_parser
-from sparsefx.passes.errors import SparsefxError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command: 0 for success, 1 where sparsefx reports an error, 2 for wrong usage, 130 when interrupted."""
+    """Run a command; the codes that it returns are those of sparsefx.cli.exit_codes."""
     arguments = build_parser(__version__).parse_args(argv)
-    command = importlib.import_module(f"sparsefx.cli.{arguments.command.replace('-', '_')}_command")
+    command = COMMANDS[arguments.command]
+    try:
+        with _warnings_in_a_line():
+            code = command.run(arguments)
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        return _reader_has_gone()
+    except (Exception, KeyboardInterrupt) as error:
+        return report_failure(error, arguments, command.interrupted)
+
+
+def _reader_has_gone() -> int:
+    """What reads our output wants no more of it, as `head`: no failure, and nothing to say at the exit either."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Warnings without the line of our code that warns."""
+    shown = warnings.showwarning
     warnings.showwarning = _show_warning
     try:
-        return int(command.run(arguments))
-    except SparsefxError as error:
-        print(f"sparsefx {arguments.command}: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"sparsefx {arguments.command}: interrupted; nothing half-written is left", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe has gone
-        return 0
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def _show_warning(
@@ -39,7 +57,6 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Without the line of our code that warns."""
     print(f"warning: {message}", file=sys.stderr)
 
 

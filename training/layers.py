@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
@@ -14,9 +14,13 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from ..passes.errors import MaskError
-from .model_weights import closest, is_pruned
+from ..passes.near_names import closest
+from .model_weights import is_pruned
 from .sparse_layer import SparseLayer
 from .weight_layout import WeightLayout
+
+_UNTRAINED = "not trained by the optimizer"
+_SHOWN = 3  # of many layers
 
 SPARSIFIED_TYPES = (
     nn.Conv1d,
@@ -100,9 +104,22 @@ def choose_layers(model: nn.Module, optimizer: Optimizer, patterns: LayerPattern
             reasons[weight.name] = kept
         layers[weight.name] = _layer(weight, kept_dense=kept is not None)
     if not any(not layer.kept_dense for layer in layers.values()):
-        raise MaskError(f"nothing to sparsify in {type(model).__name__}: {reasons or 'it has no weights'}")
+        raise MaskError(f"nothing to sparsify in {type(model).__name__}: {_summary(reasons) or 'it has no weights'}")
     aliases = {w.name: first[id(w.parameter)] for w in weights}
     return LayerChoice(layers, aliases, reasons)
+
+
+def _summary(reasons: Mapping[str, str]) -> str:
+    """Reasons with the first layer that each is of, and what to do about the common one."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    parts = [
+        f"{some[0]}{f' and {len(some) - 1} more' if len(some) > 1 else ''}: {reason}" for reason, some in names.items()
+    ]
+    if _UNTRAINED in names:
+        parts.append("make the optimizer from the parameters() of this very model")
+    return "; ".join(parts)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -153,7 +170,7 @@ def _reason_to_leave(
         return "excluded by pattern"
     if not weight.parameter.requires_grad:
         return "frozen"
-    return None if id(weight.parameter) in trained else "not trained by the optimizer"
+    return None if id(weight.parameter) in trained else _UNTRAINED
 
 
 def _reason_to_keep_dense(weight: _Weight, patterns: LayerPatterns, *, is_first: bool) -> str | None:
@@ -172,4 +189,5 @@ def _reject_idle_patterns(patterns: LayerPatterns, weights: Sequence[_Weight]) -
         for pattern in getattr(patterns, kind):
             if not any(weight.matches([pattern]) for weight in weights):
                 near = closest(pattern, [weight.module_name for weight in weights])
-                raise MaskError(f"{kind} pattern {pattern!r} matches no layer{near}")
+                names = ", ".join(dict.fromkeys(weight.module_name for weight in weights[:_SHOWN]))
+                raise MaskError(f"{kind} pattern {pattern!r} matches no layer{near}; layers are {names}, ...")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -18,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..passes.errors import MaskError
+from ..runtime.files import write_whole
 from .packed_mask import PackedMask
 
 FORMAT = "sparsefx.masks"
@@ -36,21 +35,7 @@ def write_mask_file(path: Path, packed: Mapping[str, PackedMask], header: Mappin
     ]
     text = json.dumps({**header, "parameters": described}, allow_nan=False)
     metadata = {"format": FORMAT, "schema": str(SCHEMA), "masks": text}
-    write_whole(path, save({name: mask.bits for name, mask in packed.items()}, metadata))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it; nothing is left behind on failure."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, save({name: mask.bits for name, mask in packed.items()}, metadata), MaskError)
 
 
 def read_mask_file(path: Path) -> tuple[dict[str, PackedMask], dict[str, Any]]:
@@ -70,6 +55,8 @@ def read_mask_file(path: Path) -> tuple[dict[str, PackedMask], dict[str, Any]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The open safetensors file; its own errors become a MaskError with the path."""
+    if path.is_dir():
+        raise MaskError(f"{path} is a folder; expected a mask file as MaskSet.save writes it, such as one in it")
     if not path.is_file():
         raise MaskError(f"{path}: no such file; expected a mask file as MaskSet.save writes it")
     try:

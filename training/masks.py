@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ..passes.errors import MaskError
+from ..passes.near_names import closest
 from .detect_structure import detect_structure
 from .mask_file import read_mask_file, write_mask_file
 from .mask_structure import MaskStructure, ablated_channels, violation
-from .model_weights import ModelWeight, closest, mask_in_place, weights_of
+from .model_weights import ModelWeight, mask_in_place, weights_of
 from .packed_mask import PackedMask, as_boolean
 from .weight_layout import WeightLayout
 

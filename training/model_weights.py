@@ -6,8 +6,7 @@ A parameter pruned by torch.nn.utils.prune is called `conv.weight` here, althoug
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -69,9 +68,3 @@ def mask_in_place(model: nn.Module, name: str, weight: ModelWeight, inactive: Te
             module_name, _, attribute = name.rpartition(".")
             product = getattr(model.get_submodule(module_name), attribute)
             product.masked_fill_(inactive.to(product.device), 0)
-
-
-def closest(name: str, names: Iterable[str]) -> str:
-    """` (did you mean X?)`, or nothing where no name is near."""
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

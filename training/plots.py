@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..passes.errors import SparsefxError
+from ..runtime.files import write_whole
 from .history import MaskUpdate
-from .mask_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

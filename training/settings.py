@@ -38,7 +38,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require(0 <= self.sparsity < 1, f"sparsity must be in [0, 1), found {self.sparsity}")
+        percent = f"; for {self.sparsity:g}% write {self.sparsity / 100:g}" if 1 < self.sparsity < 100 else ""
+        require(0 <= self.sparsity < 1, f"sparsity must be in [0, 1), found {self.sparsity}{percent}")
         require(self.total_steps > 0, f"total_steps must be positive, found {self.total_steps}")
         known = ", ".join(DISTRIBUTIONS)
         require(self.distribution in DISTRIBUTIONS, f"unknown distribution {self.distribution!r}; known are {known}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .data import PageData
-from .numbers import error, milliseconds, share_of, size
+from .numbers import error, many, milliseconds, share_of, size
 
 
 def model_card(data: PageData) -> str:
@@ -39,12 +39,13 @@ def figures(data: PageData) -> dict[str, Any]:
     if (latency := report.get("latency")) and latency["engines"]:
         found["latency"] = {"device": latency["device"], "threads": latency["threads"], "sizes": dict(latency["sizes"])}
         for engine in latency["engines"]:
-            found["latency"][engine["name"]] = {key: engine[key] for key in ("median_ms", "p99_ms", "spread_ms", "ratio")}
+            found["latency"][engine["name"]] = {key: engine[key] for key in _TIMES}
     if evaluation := report.get("evaluation"):
         found["evaluation"] = {kind: dict(results) for kind, results in evaluation["results"].items()}
     return found
 
 
+_TIMES = ("median_ms", "p99_ms", "spread_ms", "ratio")
 _TOTALS = ("parameters_before", "parameters_after", "macs_before", "macs_after")
 
 
@@ -63,10 +64,7 @@ def _body(data: PageData) -> list[str]:
     ]
     latency = report.get("latency")
     if latency and latency["engines"]:
-        dense, compiled = latency["engines"]
-        times = [f"{milliseconds(e['median_ms'])} (middle half {milliseconds(e['spread_ms'])})" for e in (dense, compiled)]
-        lines.append(f"| Latency, {latency['threads']} threads, {_plain(latency['device'])} | {times[0]} | {times[1]} | "
-                     f"{compiled['ratio']:.3f}x |")  # fmt: skip
+        lines.append(_latency(latency))
     if data.file_bytes is not None:
         lines.append(f"| Engine file | | {size(data.file_bytes)} | |")
     return [*lines, "", *_exactness(report["verification"]), *_evaluation(report.get("evaluation")), *_loading(data)]
@@ -76,12 +74,18 @@ def _row(name: str, before: int, after: int) -> str:
     return f"| {name} | {before} | {after} | {share_of(after, before)} |"
 
 
+def _latency(latency: Mapping[str, Any]) -> str:
+    where = ", ".join(["Latency", many(latency["threads"], "thread"), _plain(latency["device"])])
+    times = [f"{milliseconds(e['median_ms'])} (middle half {milliseconds(e['spread_ms'])})" for e in latency["engines"]]
+    return f"| {where} | {' | '.join(times)} | {latency['engines'][1]['ratio']:.3f}x |"
+
+
 def _exactness(verification: Mapping[str, Any] | None) -> list[str]:
     if verification is None:
         return ["Not verified.", ""]
     lines = [
-        f"- output {_plain(check['name'])}: largest error {error(check['max_error'])}, bound {error(check['bound'])}, in "
-        "standard deviations of the output over inputs"
+        f"- output {_plain(check['name'])}: largest error {error(check['max_error'])}, bound {error(check['bound'])}, "
+        "in standard deviations of the output over inputs"
         for check in verification["outputs"]
     ]
     return [f"Verified against the masked model in float64, on {verification['samples']} batches:", "", *lines, ""]

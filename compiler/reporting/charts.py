@@ -92,9 +92,7 @@ def _legend(chart: Chart) -> Html | None:
     if len(entries) < 2 and not chart.marks:
         return None
     items = [element("li", element("span", class_=f"key {style}"), label) for style, label in entries]
-    items += [
-        element("li", element("span", class_=f"key mark-{i}"), mark.label) for i, mark in enumerate(chart.marks)
-    ]
+    items += [element("li", element("span", class_=f"key mark-{i}"), mark.label) for i, mark in enumerate(chart.marks)]
     return element("ul", *items, class_="legend")
 
 

@@ -16,7 +16,7 @@ class Html(str):
 def element(tag: str, *content: str | int | float | None, **attributes: Attribute) -> Html:
     """An element: strings inside are escaped unless they are Html, None is left out.
 
-    Attributes are spelled as in Python: `class_`, `data_label` and `aria_label` become class, data-label and aria-label;
+    Attributes are spelled as in Python: `class_` and `data_label` become class and data-label;
     True is an attribute with an empty value, None and False are none.
     """
     return Html(f"<{tag}{_attributes(attributes)}>{join(*content)}</{tag}>")

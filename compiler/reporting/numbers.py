@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NOT_MEASURED = "not measured"
+TIMES = "×"  # noqa: RUF001 - it is meant
 
 
 def count(number: float) -> str:
@@ -45,7 +46,7 @@ def share_of(after: float, before: float) -> str:
 
 
 def shape(sizes: list[int] | tuple[int, ...]) -> str:
-    return "×".join(map(str, sizes))
+    return TIMES.join(map(str, sizes))
 
 
 def error(number: float) -> str:

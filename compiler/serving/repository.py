@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...passes.errors import BundleError
-from ..staging import folder_beside, sync
+from ...runtime.files import folder_beside, sync
 
 CONFIG, RECORD = "config.pbtxt", "sparsefx.json"
 _FORMAT, _SCHEMA = "sparsefx-serving", 1
@@ -65,7 +65,7 @@ def read_versions(model: Path) -> dict[str, Any]:
 def staging(repository: Path) -> Iterator[Path]:
     """A temporary folder whose models move into the repository at the end; on an error nothing is changed."""
     check_repository(repository)
-    with folder_beside(repository) as folder:
+    with folder_beside(repository, BundleError) as folder:
         (folder / "models").mkdir()
         yield folder / "models"
         sync(folder)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...passes.errors import SparsefxError, TableError
+from ..files import write_whole
 from .table import LatencyTable
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def plot_staircase(table: LatencyTable, layer: str, path: str | os.PathLike[str]
         raise TableError(f"layer {layer!r} is not in the latency table; it has {', '.join(table.layers)}")
     picture = io.BytesIO()
     _draw(table, layer).savefig(picture, format=target.suffix[1:].lower(), dpi=150)
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_bytes(picture.getvalue())
-    os.replace(partial, target)
+    write_whole(target, picture.getvalue())
 
 
 def _draw(table: LatencyTable, layer: str) -> Figure:

@@ -10,10 +10,12 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...passes.errors import TableError
+from ..files import advice, write_whole
 from .record import Record
 
 FORMAT, VERSION = "sparsefx latency table", 1
@@ -27,18 +29,24 @@ def read(path: Path) -> tuple[dict[str, Any], list[Record]]:
 
 def write(path: Path, header: Mapping[str, Any], records: Sequence[Record]) -> None:
     """The whole file, in place of what was there."""
-    partial = path.with_name(f"{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text("".join(_line(data) for data in [_with_format(header), *(r.to_json() for r in records)]))
-    os.replace(partial, path)
+    lines = [_line(data) for data in [_with_format(header), *(r.to_json() for r in records)]]
+    write_whole(path, "".join(lines).encode(), TableError)
 
 
 def append(path: Path, record: Record) -> None:
-    """Add a record; it is on the disk when this returns."""
-    with path.open("a") as file:
-        file.write(_line(record.to_json()))
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a record; it is on the disk when this returns. Raises TableError where it cannot be written."""
+    intact = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a") as file:
+            file.write(_line(record.to_json()))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, intact)
+        raise TableError(
+            f"cannot write {path}: {error.strerror}; what was measured before is in it. To go on: {advice(error)}"
+        ) from error
 
 
 def repair(path: Path) -> tuple[dict[str, Any], list[Record]]:

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch.fx import GraphModule
+
+from ...passes.errors import TargetError
 from .. import custom_op_library
 from ..build import Build
 from ..engine import Engine
@@ -16,6 +20,15 @@ from .layer_models import LayerForm
 from .layer_times import LayerTime
 from .lower import lower_to_onnx
 from .session import onnxruntime_engine
+
+_SHORT = (torch.float16, torch.bfloat16)  # types that the CPU has few operators for
+
+
+def _advice(graph_module: GraphModule) -> str:
+    """What to do with a model of a type that ONNX Runtime has few operators for."""
+    tensors = [*graph_module.parameters(), *graph_module.buffers()]
+    short = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.dtype in _SHORT})
+    return f". The model has {short[0]} weights: compile model.float(), or for a GPU" if short else ""
 
 
 class OnnxRuntimeBuild(Build):
@@ -34,7 +47,10 @@ class OnnxRuntimeBuild(Build):
         self.model = lower_to_onnx(self.graph_module, self.signature, self.folder)
         self.states.reach("parsed", "ONNX file")
         self.states.reach("built", "by the session, when it is loaded")
-        self.engine  # noqa: B018 - a file that ONNX Runtime refuses is found now
+        try:
+            self.engine  # noqa: B018 - a file that ONNX Runtime refuses is found now
+        except TargetError as error:
+            raise TargetError(f"{error}{_advice(self.graph_module)}") from error
 
     def load(self) -> Engine:
         return onnxruntime_engine(

@@ -54,7 +54,7 @@ class LayerClock:
 
 
 def _layer_names(model: Path, layers: Sequence[Layer]) -> dict[str, str]:
-    """The layer of every node, by the names that its time may have: the node's, its result's, those of what is fused."""
+    """The layer of every node, by the names that its time may have: its own, its result's, that of what is fused."""
     import onnx
 
     graph = onnx.load(str(model), load_external_data=False).graph

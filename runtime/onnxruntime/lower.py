@@ -17,6 +17,7 @@ from torch.fx.graph import CodeGen
 from ...passes.channels.axes import size_of
 from ...passes.describe import output_leaves
 from ...passes.errors import TargetError
+from ...passes.exhaustion import exhausted
 from ...passes.graph import copy_graph
 from ...passes.reference import example_inputs
 from ...passes.signature import Signature
@@ -39,6 +40,7 @@ def lower_to_onnx(
     """
     import onnx
 
+    _refuse_complex(graph_module)
     program = flat_program(graph_module)
     try:
         with _silence():
@@ -52,7 +54,13 @@ def lower_to_onnx(
                 custom_translation_table=translations(),
             )
     except Exception as error:
-        raise TargetError(f"the graph has no ONNX form: {_innermost(error)}") from error
+        if exhausted(error) is not None:
+            raise
+        raise TargetError(
+            f"the graph has no ONNX form: {_innermost(error)}; replace it in the model by operators that ONNX has, or "
+            "stop "
+            'at the graph with target="torch"'
+        ) from error
     assert exported is not None
     complete(exported.model)
     _make_names_unique(exported.model.graph)
@@ -60,6 +68,17 @@ def lower_to_onnx(
     exported.save(str(path), external_data=_weight_bytes(graph_module) > _LARGEST_PROTOBUF)
     onnx.checker.check_model(str(path))
     return path
+
+
+def _refuse_complex(graph_module: GraphModule) -> None:
+    for node in graph_module.graph.nodes:
+        meta = node.meta.get("val")
+        if isinstance(meta, torch.Tensor) and meta.is_complex():
+            raise TargetError(
+                f"{node.name} is {str(meta.dtype).removeprefix('torch.')}, and ONNX has hardly any operator for "
+                "complex "
+                'numbers; compute with real and imaginary parts, or stop at the graph with target="torch"'
+            )
 
 
 def _make_names_unique(graph: Any) -> None:
@@ -143,4 +162,4 @@ def _silence() -> Iterator[None]:
 def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0].rstrip('.')}"

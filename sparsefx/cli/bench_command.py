@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from sparsefx.cli.flags import threads_flag, trust_flag
+from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import bar
-from sparsefx.compiler.bench import bench, bench_text
-from sparsefx.runtime.inputs import parse_sizes
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", metavar="bundle", help="bundles to time; ratios are to the first")
+    parser.add_argument("--sizes", default="", help="dynamic sizes, as batch=8,height=224 (default: 1 each)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time to measure for (5)")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory in separate processes")
+    trust_flag(parser)
+    threads_flag(parser)
 
 
 def run(arguments: Namespace) -> int:
+    from sparsefx.compiler.bench import bench, bench_text
+    from sparsefx.runtime.inputs import parse_sizes
+
     with bar("bench", arguments.quiet) as progress:
         rows = bench(
             _names([Path(bundle) for bundle in arguments.bundles]),
@@ -22,7 +33,7 @@ def run(arguments: Namespace) -> int:
             memory=not arguments.no_memory,
             on_round=lambda rounds, share: progress.update(share),
         )
-    print(json.dumps([row.to_dict() for row in rows], indent=1) if arguments.json else bench_text(rows))
+    print(to_json([row.to_dict() for row in rows]) if arguments.json else bench_text(rows))
     return 0
 
 

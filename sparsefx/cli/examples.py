@@ -51,6 +51,10 @@ EXAMPLES = {
   sparsefx serve-export sm80.sfx sm90.sfx --name resnet50 -o models    (TensorRT engines for different GPUs)
   sparsefx serve-export resnet50.sfx -o models --mounted-at /models --kernels lib/libsparsefx.so --threads 4
   tritonserver --model-repository models""",
+    "completion": """examples:
+  eval "$(sparsefx completion bash)"                             (this shell; or the same line in ~/.bashrc)
+  sparsefx completion zsh > ~/.zfunc/_sparsefx                   (a folder of fpath, before compinit)
+  sparsefx completion fish > ~/.config/fish/completions/sparsefx.fish""",
     "kernels": """examples:
   sparsefx kernels build                                         (into the cache, as at first use)
   sparsefx kernels build -o lib                                  (for a container without a compiler)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from sparsefx.compiler.bundle import read_manifest, read_report
-from sparsefx.compiler.report_text import report_text, shape_text
+from sparsefx.cli.output import to_json
 from sparsefx.passes.errors import BundleError
-from sparsefx.passes.signature import Signature
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("path", help="a bundle, or a file of masks")
 
 
 def run(arguments: Namespace) -> int:
@@ -18,11 +19,15 @@ def run(arguments: Namespace) -> int:
     if not path.exists():
         raise BundleError(f"there is nothing at {path}; expected a bundle or a file of masks")
     data, text = _bundle(path) if path.is_dir() else _masks(path)
-    print(json.dumps(data, indent=1) if arguments.json else text)
+    print(to_json(data) if arguments.json else text)
     return 0
 
 
 def _bundle(path: Path) -> tuple[dict[str, Any], str]:
+    from sparsefx.compiler.bundle import read_manifest, read_report
+    from sparsefx.compiler.report_text import report_text
+    from sparsefx.passes.signature import Signature
+
     report, manifest = read_report(path), read_manifest(path)
     signature = Signature.from_json(manifest["signature"])
     settings, versions = manifest["settings"], manifest["versions"]
@@ -39,6 +44,7 @@ def _bundle(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _masks(path: Path) -> tuple[dict[str, Any], str]:
+    from sparsefx.compiler.report_text import shape_text
     from sparsefx.training.masks import MaskSet
 
     masks = MaskSet.load(path)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from sparsefx.cli.factories import call_factory, first_line
+from sparsefx.cli.misfits import misfits
 from sparsefx.passes.errors import CaptureError, MaskError
 from sparsefx.training.importers import Checkpoint, read_checkpoint
 from sparsefx.training.masks import MaskSet
@@ -32,7 +31,7 @@ def load_model(arguments: Namespace) -> tuple[nn.Module | ExportedProgram, MaskS
         if arguments.weights:
             raise CaptureError("a .pt2 file has its weights inside; drop --weights")
         return _load_exported(Path(name)), arguments.masks
-    model = _call_factory(name)
+    model = call_factory(name)
     carried = _load_weights(model, Path(arguments.weights)) if arguments.weights else None
     return model, arguments.masks or carried
 
@@ -45,38 +44,28 @@ def example_inputs(arguments: Namespace) -> tuple[Tensor, ...]:
 
 def _load_exported(path: Path) -> ExportedProgram:
     if not path.is_file():
-        raise CaptureError(f"there is no file {path}")
+        raise CaptureError(f"there is no file {path}; torch.export.save writes one")
     try:
         return torch.export.load(path)
     except Exception as error:
-        raise CaptureError(f"{path} cannot be loaded by torch.export.load: {error}") from error
-
-
-def _call_factory(name: str) -> nn.Module:
-    module_name, colon, function = name.partition(":")
-    if not colon or not function:
-        raise CaptureError(f"the model must be module:function or a .pt2 file, found {name!r}")
-    sys.path.insert(0, os.getcwd())
-    try:
-        model = getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError) as error:
-        raise CaptureError(f"cannot get {function} from module {module_name}: {error}") from error
-    except TypeError as error:
-        raise CaptureError(f"{name} must be callable without arguments: {error}") from error
-    finally:
-        sys.path.pop(0)
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"{name} must return a torch.nn.Module, found {type(model).__name__}")
-    return model
+        raise CaptureError(
+            f"{path} cannot be loaded by torch.export.load ({first_line(error)}); save it again with this version of "
+            "torch: torch.export.save"
+        ) from error
 
 
 def _load_weights(model: nn.Module, path: Path) -> MaskSet | None:
     """Load a checkpoint into the model; the masks that it carries, if it does."""
     checkpoint = read_checkpoint(path)
+    state = _own_state(model, checkpoint)
     try:
-        model.load_state_dict(_own_state(model, checkpoint))
+        model.load_state_dict(state)
     except RuntimeError as error:
-        raise MaskError(f"{path} does not fit {type(model).__name__}: {error}") from error
+        problems = "; ".join(misfits(model.state_dict(), state)) or first_line(error)
+        raise MaskError(
+            f"{path} does not fit {type(model).__name__}: {problems}. Use the factory and the sizes that it was "
+            "trained with"
+        ) from error
     return checkpoint.masks if checkpoint.carries_masks else None
 
 

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-import json
 import re
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from itertools import count
 
-import torch
-
-from sparsefx.cli.model_arguments import example_inputs, load_model
+from sparsefx.cli.flags import INPUT_HELP, MODEL_HELP, threads_flag
+from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import bar
 from sparsefx.cli.table_command import summary, summary_text
-from sparsefx.passes.capture import capture
 from sparsefx.passes.errors import TableError
-from sparsefx.runtime.latency.profile import profile
-from sparsefx.runtime.latency.record import COLD, WARM
 
 _LINES = 10  # networks between two lines that stay
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", help=MODEL_HELP)
+    parser.add_argument("--weights", metavar="FILE", help="safetensors file, or a checkpoint that loads without pickle")
+    parser.add_argument("--input", metavar="SHAPE", action="append", required=True, help=INPUT_HELP)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="TABLE", help="the table's file; goes on if there is one"
+    )
+    parser.add_argument("--target", default="onnxruntime:cpu", help="engine to profile (onnxruntime:cpu)")
+    parser.add_argument("--grid", metavar="LEVELS", help="shares of the full width to measure, as 1,0.75,0.5,0.25,0.1")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="end then with what is measured")
+    parser.add_argument("--spread", type=float, default=0.02, help="certainty at which repetitions end (0.02)")
+    parser.add_argument("--cold", action="store_true", help="read other memory before every run (default: run twice)")
+    parser.add_argument("--shard", metavar="I/N", help="measure the I-th of N parts, to be merged")
+    threads_flag(parser)
+
+
 def run(arguments: Namespace) -> int:
+    import torch
+
+    from sparsefx.cli.model_arguments import example_inputs, load_model
+    from sparsefx.passes.capture import capture
+    from sparsefx.runtime.latency.profile import profile
+    from sparsefx.runtime.latency.record import COLD, WARM
+
     arguments.masks = None
     model, _ = load_model(arguments)
     inputs = example_inputs(arguments)
@@ -45,7 +63,7 @@ def run(arguments: Namespace) -> int:
             shard=_shard(arguments.shard),
             on_progress=tell,
         )
-    print(json.dumps(summary(table), indent=1) if arguments.json else summary_text(table))
+    print(to_json(summary(table)) if arguments.json else summary_text(table))
     return 0
 
 

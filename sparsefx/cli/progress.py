@@ -1,4 +1,4 @@
-"""Progress on standard error: a live line with elapsed time on a terminal, one line per stage elsewhere."""
+"""Progress on standard error: bars with the remaining time on a terminal, a line per stage elsewhere."""
 
 from __future__ import annotations
 
@@ -7,37 +7,50 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+@dataclass(frozen=True)
+class StageWatch:
+    """Called with the name of the stage that begins, the one before is then over; `share` says how much is done."""
+
+    begin: Callable[[str], None]
+    share: Callable[[float], None]
+
+    def __call__(self, name: str) -> None:
+        self.begin(name)
 
 
 @contextmanager
-def stages(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A function to announce each stage with; the stage before is then over."""
+def stages(quiet: bool) -> Iterator[StageWatch]:
+    """Told what is being done; to be called with the name of every stage."""
     if quiet:
-        yield lambda name: None
+        yield StageWatch(lambda name: None, lambda share: None)
     elif sys.stderr.isatty():
         yield from _live()
     else:
         yield from _lines()
 
 
-def _live() -> Iterator[Callable[[str], None]]:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def _live() -> Iterator[StageWatch]:
+    with _progress() as progress:
 
-    columns = (SpinnerColumn(finished_text="done"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def announce(name: str) -> None:
+        def finish() -> None:
             for task in progress.task_ids:
-                progress.update(task, total=1, completed=1)
+                progress.update(task, total=1.0, completed=1.0)
+
+        def begin(name: str) -> None:
+            finish()
             progress.add_task(name, total=None)
 
-        yield announce
-        for task in progress.task_ids:
-            progress.update(task, total=1, completed=1)
+        yield StageWatch(begin, lambda share: progress.update(progress.task_ids[-1], total=1.0, completed=share))
+        finish()
 
 
-def _lines() -> Iterator[Callable[[str], None]]:
+def _lines() -> Iterator[StageWatch]:
     running: list[tuple[str, float]] = []
 
     def finish() -> None:
@@ -45,11 +58,11 @@ def _lines() -> Iterator[Callable[[str], None]]:
             name, start = running.pop()
             print(f"{name}: {time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
 
-    def announce(name: str) -> None:
+    def begin(name: str) -> None:
         finish()
         running.append((name, time.perf_counter()))
 
-    yield announce
+    yield StageWatch(begin, lambda share: None)
     finish()
 
 
@@ -70,16 +83,21 @@ def bar(name: str, quiet: bool) -> Iterator[Bar]:
     if not sys.stderr.isatty():
         yield Bar(lambda share: None, lambda line: print(line, file=sys.stderr, flush=True))
         return
+    with _progress() as progress:
+        task = progress.add_task(name, total=1.0)
+        yield Bar(lambda share: progress.update(task, completed=share), progress.console.print)
+
+
+def _progress() -> Progress:
+    """Description, bar, time so far and, where the share of the work done is known, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=24),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=1.0)
-        yield Bar(lambda share: progress.update(task, completed=share), progress.console.print)

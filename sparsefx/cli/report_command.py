@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsefx.cli.exit_codes import OK
+from sparsefx.cli.flags import threads_flag, trust_flag
+from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import stages
 from sparsefx.passes.errors import SparsefxError
 
@@ -26,16 +28,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--training", metavar="FOLDER", help="of `sparsefx train`: draw what it did")
     parser.add_argument("--sizes", default="", help="dynamic sizes to time with, as batch=8,height=224 (1 each)")
     parser.add_argument("--seconds", type=float, default=5.0, help="time to measure for (5)")
-    parser.add_argument(
-        "--trust-kernels", action="store_true", help="run the kernels that a bundle holds: code from its author"
-    )
-    parser.add_argument("--threads", type=int, help="threads inside an operator (default: all available)")
+    trust_flag(parser)
+    threads_flag(parser)
 
 
 def run(arguments: Namespace) -> int:
     from sparsefx.compiler.reporting.card import figures, model_card
     from sparsefx.compiler.reporting.page import report_page
-    from sparsefx.compiler.staging import write_text
+    from sparsefx.runtime.files import write_whole
 
     outputs = {arguments.output: report_page, arguments.card: model_card}
     outputs.pop(None, None)
@@ -44,10 +44,10 @@ def run(arguments: Namespace) -> int:
     with stages(arguments.quiet) as announce:
         page = _page(arguments, announce)
     for file, draw in outputs.items():
-        write_text(Path(file), draw(page))
+        write_whole(Path(file), draw(page).encode())
     result = {"written": list(outputs), "figures": figures(page)}
-    print(json.dumps(result, indent=1) if arguments.json else f"Wrote {', '.join(outputs)}")
-    return 0
+    print(to_json(result) if arguments.json else f"Wrote {', '.join(outputs)}")
+    return OK
 
 
 def _page(arguments: Namespace, announce: Callable[[str], None]) -> PageData:

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sparsefx.cli.flags import threads_flag, trust_flag
+from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import stages
-from sparsefx.compiler.serving.export import Exported, serve_export
-from sparsefx.compiler.serving.sources import Paths
 from sparsefx.passes.errors import TargetError
-from sparsefx.runtime.inputs import parse_sizes
-from sparsefx.runtime.serving.options import ServingOptions
+
+if TYPE_CHECKING:
+    from sparsefx.compiler.serving.export import Exported
+    from sparsefx.compiler.serving.sources import Paths
+    from sparsefx.runtime.serving.options import ServingOptions
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundles", nargs="+", metavar="bundle", help="bundles to serve")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="REPOSITORY", help="model repository; its other models stay"
+    )
+    parser.add_argument("--name", help="the model's name (that of the folder); several TensorRT bundles are one model")
+    parser.add_argument("--max-batch-size", type=int, help="requests run as one at most; 0: no batching (8)")
+    parser.add_argument("--preferred-batch-sizes", default="", metavar="N,N", help="batches that run at once")
+    parser.add_argument(
+        "--max-queue-delay", type=int, default=0, metavar="MICROSECONDS", help="wait so long for more requests (0)"
+    )
+    parser.add_argument("--instances", type=int, default=1, help="copies that run side by side (1)")
+    parser.add_argument("--gpus", default="", metavar="N,N", help="devices that serve a GPU engine (all)")
+    parser.add_argument("--sizes", default="", help="dynamic sizes of warm-up requests, as height=224,width=224")
+    parser.add_argument("--no-warm-up", action="store_true", help="no requests before the model is ready")
+    parser.add_argument("--version", type=int, default=1, help="number to export as; other versions stay (1)")
+    parser.add_argument("--serve-versions", default="latest:1", help="latest:N, all, or numbers as 1,3 (latest:1)")
+    parser.add_argument(
+        "--mounted-at", metavar="PATH", help="where the server finds the repository (where it is written)"
+    )
+    parser.add_argument(
+        "--kernels", metavar="LIBRARY", help="of `sparsefx kernels build` at the server (compiled here)"
+    )
+    parser.add_argument("--no-kernels", action="store_true", help="condensed layers run as dense ones")
+    trust_flag(parser)
+    threads_flag(parser)
 
 
 def run(arguments: Namespace) -> int:
+    from sparsefx.compiler.serving.export import serve_export
+    from sparsefx.runtime.inputs import parse_sizes
+    from sparsefx.runtime.serving.options import ServingOptions
+
     options = ServingOptions(
         max_batch_size=arguments.max_batch_size,
         preferred_batch_sizes=_numbers("--preferred-batch-sizes", arguments.preferred_batch_sizes),
@@ -41,7 +76,7 @@ def run(arguments: Namespace) -> int:
             kernels=arguments.kernels,
             trust_kernels=arguments.trust_kernels,
         )
-    print(json.dumps([model.to_dict() for model in exported], indent=1) if arguments.json else _text(exported, options))
+    print(to_json([model.to_dict() for model in exported]) if arguments.json else _text(exported, options))
     return 0
 
 

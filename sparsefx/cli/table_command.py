@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from sparsefx.cli.output import to_json
 from sparsefx.passes.errors import TableError
-from sparsefx.runtime.latency.table import LatencyTable
+
+if TYPE_CHECKING:
+    from sparsefx.runtime.latency.table import LatencyTable
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("tables", nargs="+", metavar="table", help="latency tables, as sparsefx profile writes them")
+    parser.add_argument("--merge", metavar="TABLE", help="write all measurements of the tables to one file")
+    parser.add_argument("--diff", action="store_true", help="compare two tables, by kind of operator")
+    parser.add_argument("--plot", metavar="LAYER", help="draw a layer's staircase (matplotlib)")
+    parser.add_argument("-o", "--output", default="staircase.png", metavar="FILE", help="picture to draw (png, svg)")
 
 
 def run(arguments: Namespace) -> int:
+    from sparsefx.runtime.latency.table import LatencyTable
+
     tables = [LatencyTable.load(path) for path in arguments.tables]
     if arguments.diff:
         return _diff(arguments, tables)
@@ -23,12 +33,14 @@ def run(arguments: Namespace) -> int:
         from sparsefx.runtime.latency.plots import plot_staircase
 
         plot_staircase(table, arguments.plot, arguments.output)
-    print(json.dumps(summary(table), indent=1) if arguments.json else summary_text(table))
+    print(to_json(summary(table)) if arguments.json else summary_text(table))
     return 0
 
 
 def summary(table: LatencyTable) -> dict[str, Any]:
     """What a table holds, as JSON."""
+    import numpy as np
+
     spreads = [record.spread for record in table.records]
     return {
         "setting": dict(table.setting.__dict__),
@@ -63,5 +75,5 @@ def _diff(arguments: Namespace, tables: list[LatencyTable]) -> int:
     changed = tables[0].setting.differences(tables[1].setting)
     rows = sorted(ratios.items(), key=lambda item: item[1])
     text = "\n".join([*(f"setting: {line}" for line in changed), *(f"{ratio:6.2f}x  {key}" for key, ratio in rows)])
-    print(json.dumps({"settings": changed, "time": ratios}, indent=1) if arguments.json else text)
+    print(to_json({"settings": changed, "time": ratios}) if arguments.json else text)
     return 0

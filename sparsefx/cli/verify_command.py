@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
-from sparsefx.cli.model_arguments import example_inputs, load_model
+from sparsefx.cli.flags import model_flags, threads_flag, trust_flag
+from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import stages
-from sparsefx.compiler.bundle import load
-from sparsefx.compiler.compile import verify_engine
-from sparsefx.compiler.report_text import verification_lines
 
 _ROUNDED = (
     "Note: this engine's linear layers have weights rounded to bfloat16, and the bound is that of float32. What the "
@@ -17,7 +14,19 @@ _ROUNDED = (
 )
 
 
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", help="folder of a bundle")
+    model_flags(parser)
+    trust_flag(parser)
+    threads_flag(parser)
+
+
 def run(arguments: Namespace) -> int:
+    from sparsefx.cli.model_arguments import example_inputs, load_model
+    from sparsefx.compiler.bundle import load
+    from sparsefx.compiler.compile import verify_engine
+    from sparsefx.compiler.report_text import verification_lines
+
     with stages(arguments.quiet) as announce:
         announce("load")
         engine = load(arguments.bundle, arguments.threads, trust_kernels=arguments.trust_kernels)
@@ -27,7 +36,7 @@ def run(arguments: Namespace) -> int:
             engine, model, example_inputs(arguments), masks=masks, tolerance=arguments.tolerance
         )
     if arguments.json:
-        print(json.dumps(verification.to_dict(), indent=1))
+        print(to_json(verification.to_dict()))
     else:
         print(
             "\n".join([*verification_lines(verification.to_dict()), *(f"Note: {note}" for note in verification.notes)])

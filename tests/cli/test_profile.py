@@ -62,5 +62,5 @@ def test_mistakes_are_named(
     arguments: list[str], message: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table((16, 32), (16, 32)).save("a.latency")
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert message in capsys.readouterr().err

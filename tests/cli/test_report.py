@@ -122,9 +122,7 @@ def test_an_evaluation_that_is_none_is_named(
     assert text in capsys.readouterr().err and not (workplace / "none.sfx").exists()
 
 
-def test_a_bundle_is_saved_although_the_evaluation_failed(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bundle_is_saved_although_the_evaluation_failed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compiled("-o", "kept.sfx", "--evaluate", "report_factory:fails_in_the_end", "--threads", "1") == 1
     text = "evaluate failed on the compiled model: ValueError: no more data; all else is saved as kept.sfx"
     assert text in capsys.readouterr().err

@@ -77,6 +77,7 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     names = {path.name for path in run.iterdir()}
     assert names == {
         "checkpoint.pt",
+        "epochs.json",
         "weights.safetensors",
         "masks.safetensors",
         "history.json",
@@ -144,7 +145,7 @@ def test_what_makes_no_sense_is_refused(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *flags]) == 1
+    assert main(["train", *flags]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -152,10 +153,10 @@ def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path, capsys: pyt
     flags = ["train", "-o", str(tmp_path / "run"), "--epochs", "1", "--method", "Random", "--threads", "1", "--quiet"]
     assert main(flags) == 0
     before = (tmp_path / "run" / "masks.safetensors").read_bytes()
-    assert main(flags) == 1
+    assert main(flags) == 2
     assert "holds a training already; resume it (--resume), or choose another folder" in capsys.readouterr().err
-    assert main([*flags, "--resume", "--seed", "3"]) == 1
+    assert main([*flags, "--resume", "--seed", "3"]) == 2
     assert "has seed 0, asked is 3" in capsys.readouterr().err
-    assert main([*flags, "--resume", "--sparsity", "0.5"]) == 1
+    assert main([*flags, "--resume", "--sparsity", "0.5"]) == 2
     assert "--resume takes the method's options from the checkpoint; drop --sparsity" in capsys.readouterr().err
     assert (tmp_path / "run" / "masks.safetensors").read_bytes() == before

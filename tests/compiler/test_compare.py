@@ -121,7 +121,7 @@ class Downsampled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.down = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(4, 8, 1)
+        self.conv1, self.conv2, self.down = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.conv2(torch.relu(self.conv1(x))) + self.down(x))
@@ -131,11 +131,11 @@ class Downsampled(nn.Module):
 def test_times_belong_to_their_layers_where_the_engine_has_another_order() -> None:
     torch.manual_seed(0)
     model = Downsampled().eval()
-    masks = {f"{name}.weight": torch.rand(layer.weight.shape) < 0.2 for name, layer in model.named_children()}
+    masks = {f"{name}.weight": torch.rand(layer.weight.shape) < 0.1 for name, layer in model.named_children()}
     for mask in masks.values():
         mask[:, 0] = True  # no channel goes
     compiled = sparsefx.compile(
-        model, (torch.randn(1, 4, 8, 8),), masks=sparsefx.MaskSet(masks), threads=1, representation="condensed",
+        model, (torch.randn(1, 32, 8, 8),), masks=sparsefx.MaskSet(masks), threads=1, representation="condensed",
         compare=True,
     )  # fmt: skip
     report = compiled.report

@@ -52,9 +52,7 @@ def table() -> LatencyTable:
     for outputs in range(1, 17):
         seconds = 1e-4 * -(-outputs // 8)
         node = EngineNode("conv1", "Conv", (8, outputs), "conv1", (8, outputs))
-        records.append(
-            Record("Residual", {"conv1": outputs}, (NodeTime(node, seconds, 0.0),), seconds, 0.01, 20, 1e-3)
-        )
+        records.append(Record("Residual", {"conv1": outputs}, (NodeTime(node, seconds, 0.0),), seconds, 0.01, 20, 1e-3))
     return LatencyTable(Setting("onnxruntime:cpu", "a processor", "onnxruntime 1", 1, 1), records)
 
 
@@ -109,7 +107,8 @@ def test_a_bundle_is_drawn_without_torch(bundle: Path, tmp_path: Path) -> None:
         "import sys\n"
         "class Blocker:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('torch', 'onnxscript', 'matplotlib', 'rich', 'sympy'): raise ImportError(name)\n"
+        "        if name.split('.')[0] in ('torch', 'onnxscript', 'matplotlib', 'rich', 'sympy'):\n"
+        "            raise ImportError(name)\n"
         "sys.meta_path.insert(0, Blocker())\n"
         "from sparsefx.__main__ import main\n"
         "sys.exit(main(sys.argv[1:]))"
@@ -129,7 +128,10 @@ def test_the_card_has_the_figures_of_the_report(compiled: CompiledModel) -> None
     found = yaml.safe_load(compiled.model_card("My model").split("---\n", 2)[1])["sparsefx"]
     totals = compiled.report.totals
     assert (found["macs_before"], found["macs_after"]) == (totals.macs_before, totals.macs_after)
-    assert (found["parameters_before"], found["parameters_after"]) == (totals.parameters_before, totals.parameters_after)
+    assert (found["parameters_before"], found["parameters_after"]) == (
+        totals.parameters_before,
+        totals.parameters_after,
+    )
     assert compiled.report.evaluation is not None and compiled.report.verification is not None
     assert found["evaluation"] == compiled.report.evaluation.results
     assert found["exactness"][0]["max_error"] == compiled.report.verification["outputs"][0]["max_error"]
@@ -174,5 +176,5 @@ def test_a_target_without_an_engine_has_a_page_too(tmp_path: Path) -> None:
 def test_a_copied_bundle_keeps_its_report(bundle: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle, tmp_path / "copy.sfx"))
     (copy / "report.json").write_text("{}")
-    with pytest.raises(sparsefx.BundleError, match="report.json is damaged"):
+    with pytest.raises(sparsefx.BundleError, match=r"report.json is damaged"):
         read_page(copy)

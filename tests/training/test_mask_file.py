@@ -94,7 +94,7 @@ def test_a_failed_save_leaves_the_old_file(path: Path, monkeypatch: pytest.Monke
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MaskError, match=r"cannot write .*: disk full; nothing was changed"):
         MaskSet({"w": torch.ones(2, 2)}).save(path)
     assert MaskSet.load(path) == example()
     assert [p.name for p in path.parent.iterdir()] == ["masks.safetensors"]
@@ -200,7 +200,7 @@ def test_a_damaged_file_is_refused_and_named(kind: str, path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(MaskError, match=r"no such file; expected a mask file as MaskSet.save writes it"):
         MaskSet.load(tmp_path / "nothing")
-    with pytest.raises(MaskError, match="no such file"):
+    with pytest.raises(MaskError, match="is a folder; expected a mask file"):
         MaskSet.load(tmp_path)
 
 

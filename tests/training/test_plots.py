@@ -163,7 +163,7 @@ def test_a_picture_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", fail)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(SparsefxError, match=r"cannot write .*history.png: no space left; nothing was changed"):
             plot_history([update(1)], file)
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
     plot_history([update(1)], file)

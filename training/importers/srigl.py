@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...passes.errors import MaskError
+from ...passes.near_names import closest
 from ..masks import MaskSet
-from ..model_weights import closest
 from .rigl_torch import Weights, backward_masks, count_mismatch, is_rigl_torch, layers_in_order, mask_set
 from .state_dicts import state_of, without_wrappers
 

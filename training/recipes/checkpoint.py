@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ...passes.errors import SparsefxError
-from ..mask_file import write_whole
+from ...runtime.files import write_whole
 
 FORMAT = "sparsefx.training"
 SCHEMA = 1

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from ... import training
 from ...passes.errors import SparsefxError
+from ...passes.near_names import closest
 
 METHODS = (
     "SET", "RigL", "SRigL", "GMP", "GraNet", "Chase", "IEE", "Campfire", "SNIP", "GraSP", "SynFlow", "Random",
@@ -74,7 +75,10 @@ class TrainConfig:
         """SparsefxError for a setting that does not exist."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
-            raise SparsefxError(f"there is no setting {unknown[0]}; known are {', '.join(cls.__dataclass_fields__)}")
+            known = cls.__dataclass_fields__
+            raise SparsefxError(
+                f"there is no setting {unknown[0]}{closest(unknown[0], known)}; known are {', '.join(known)}"
+            )
         return cls(**{**values, "milestones": tuple(values.get("milestones", ()))})
 
 
@@ -97,9 +101,10 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
     known = method_options(method)
     unknown = next((option for option in options if option not in known), None)
     if unknown is not None:
-        raise SparsefxError(f"{method} has no option {unknown}; it takes {', '.join(known)}")
+        raise SparsefxError(f"{method} has no option {unknown}{closest(unknown, known)}; it takes {', '.join(known)}")
 
 
 def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
     if value not in known:
-        raise SparsefxError(f"unknown {name} {value!r}; known are {', '.join(str(k) for k in known if k)}")
+        names = [str(k) for k in known if k]
+        raise SparsefxError(f"unknown {name} {value!r}{closest(str(value), names)}; known are {', '.join(names)}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...passes.errors import SparsefxError
+from ...passes.near_names import closest
 
 
 class ResidualBlock(nn.Module):
@@ -141,9 +142,9 @@ def build_net(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Modul
         return _from_factory(name, classes)
     models = _torchvision_models()
     if name not in models.list_models(module=models):
-        raise SparsefxError(
-            f"unknown network {name!r}; known are {', '.join(NETS)}, torchvision's classifiers, and module:function"
-        )
+        near = closest(name, [*NETS, *models.list_models(module=models)])
+        known = f"{', '.join(NETS)}, torchvision's classifiers, and module:function"
+        raise SparsefxError(f"unknown network {name!r}{near}; known are {known}")
     model: nn.Module = models.get_model(name, num_classes=classes)
     return model
 

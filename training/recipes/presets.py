@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...passes.errors import SparsefxError
+from ...passes.near_names import closest
 from .config import TrainConfig
 
 
@@ -134,7 +135,7 @@ PRESETS: dict[str, Preset] = {
 def preset_config(name: str, changes: Mapping[str, Any]) -> TrainConfig:
     """A preset with some settings changed; `options` of the method are merged. SparsefxError for an unknown name."""
     if name not in PRESETS:
-        raise SparsefxError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
+        raise SparsefxError(f"unknown preset {name!r}{closest(name, PRESETS)}; known are {', '.join(PRESETS)}")
     settings = PRESETS[name].settings
     same_method = changes.get("method", settings["method"]) == settings["method"]
     options = {**(settings.get("options", {}) if same_method else {}), **changes.get("options", {})}

@@ -65,7 +65,10 @@ def _groups(data: PageData) -> list[Html]:
         for group in shared
     ]
     groups_table = table("Layers that write the same channels, which stay or go in all of them", _GROUPS, rows)
-    return [folded(f"{many(len(shared), 'group')} of layers", groups_table, rows=len(rows)), *([paragraph(said)] if said else [])]
+    return [
+        folded(f"{many(len(shared), 'group')} of layers", groups_table, rows=len(rows)),
+        *([paragraph(said)] if said else []),
+    ]
 
 
 def _some(names: list[str]) -> Html | str:

@@ -8,6 +8,8 @@ from ..markup import Html, element
 from ..numbers import many
 from .section import missing, paragraph, section
 
+_TABLE = "sparsefx report model.sfx --latency-table model.latency -o report.html"
+_RUN = "sparsefx report run/model.sfx --training run -o report.html"
 _FIRST = 6  # staircases that stand open: those of the layers that take longest
 
 
@@ -15,7 +17,7 @@ def staircases(data: PageData) -> Html:
     title = "Staircases"
     if not data.staircases:
         text = "No latency table was given. One shows what every layer takes at other widths:"
-        return section("staircases", title, missing(text, "sparsefx report model.sfx --latency-table model.latency -o report.html"))
+        return section("staircases", title, missing(text, _TABLE))
     text = (
         "What layers take over their output channels, by the latency table, with all inputs and with those that are "
         "left; the layers that take longest first. Vertical lines: the output channels before and after."
@@ -37,7 +39,7 @@ def training(data: PageData) -> Html:
         how = paragraph(f"The masks were made by {masks['method']}: {settings}.")
     if not data.training:
         text = "No history of a training was given. That of sparsefx train is in its folder:"
-        return section("training", title, how, missing(text, "sparsefx report run/model.sfx --training run -o report.html"))
+        return section("training", title, how, missing(text, _RUN))
     return section("training", title, how, _charts("training", data.training))
 
 

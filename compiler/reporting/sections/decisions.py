@@ -65,7 +65,11 @@ def _choice(choice: Mapping[str, Any] | None) -> list[Html]:
         ]
         for layer in choice["layers"]
     ]
-    content = [folded(many(len(rows), "sparse layer"), table("Sparse layers, dense and condensed", _SPARSE, rows), rows=len(rows))]
+    content = [
+        folded(
+            many(len(rows), "sparse layer"), table("Sparse layers, dense and condensed", _SPARSE, rows), rows=len(rows)
+        )
+    ]
     if choice["dense_ms"] is not None:
         dense, chosen = choice["dense_ms"], choice["chosen_ms"]
         threads = "all threads" if choice["threads"] is None else many(choice["threads"], "thread")
@@ -96,7 +100,8 @@ def _wider(widths: Mapping[str, Any] | None) -> list[Html]:
         f"The fastest plan is {taken}: the engine as a whole takes {milliseconds(widths['kept_ms'])} with it, "
         f"{milliseconds(widths['exact_ms'])} without."
     )
-    return [paragraph(text), folded(many(len(rows), "group"), table("Removable channels that stay", _WIDER, rows), rows=len(rows))]
+    found = table("Removable channels that stay", _WIDER, rows)
+    return [paragraph(text), folded(many(len(rows), "group"), found, rows=len(rows))]
 
 
 def _thinner(thinner: Mapping[str, Any] | None) -> list[Html]:
@@ -122,7 +127,8 @@ def _thinner(thinner: Mapping[str, Any] | None) -> list[Html]:
             f"The plan is {taken}: the engine as a whole takes {milliseconds(thinner['thin_ms'])} with it, "
             f"{milliseconds(thinner['full_ms'])} without."
         )
-    return [paragraph(text), folded(many(len(rows), "layer"), table("Layers that need fewer channels", _THINNER, rows), rows=len(rows))]
+    found = table("Layers that need fewer channels", _THINNER, rows)
+    return [paragraph(text), folded(many(len(rows), "layer"), found, rows=len(rows))]
 
 
 def _microseconds(figure: float | None) -> str:

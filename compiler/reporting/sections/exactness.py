@@ -23,7 +23,12 @@ _COLUMNS = (
 def exactness(data: PageData) -> Html:
     verification = data.report["verification"]
     if verification is None:
-        return section("exactness", "Exactness", missing("Not verified: the engine was compiled with verify=False."), *_states(data))
+        return section(
+            "exactness",
+            "Exactness",
+            missing("Not verified: the engine was compiled with verify=False."),
+            *_states(data),
+        )
     rows = [
         [
             check["name"],
@@ -39,9 +44,11 @@ def exactness(data: PageData) -> Html:
     text = (
         f"Against the masked model in float64, on {verification['samples']} random or given batches. The unit is the "
         "output's standard deviation over inputs; the bound is the tolerance "
-        f"{error(verification['tolerance'])}, or three times the error that the model itself makes in its own precision."
+        f"{error(verification['tolerance'])}, or three times the error that the model makes in its own precision."
     )
-    return section("exactness", "Exactness", paragraph(text), table("Errors of every output", _COLUMNS, rows), *_states(data))
+    return section(
+        "exactness", "Exactness", paragraph(text), table("Errors of every output", _COLUMNS, rows), *_states(data)
+    )
 
 
 def _states(data: PageData) -> list[Html]:

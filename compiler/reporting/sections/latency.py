@@ -8,7 +8,7 @@ from typing import Any
 from ..bars import Pair, network_strip, pair_bar
 from ..data import PageData
 from ..markup import Html, element
-from ..numbers import many, milliseconds, size
+from ..numbers import TIMES, many, milliseconds, size
 from ..tables import Column, folded, table
 from .section import missing, paragraph, section
 
@@ -34,8 +34,10 @@ _LAYERS = (
 def latency(data: PageData) -> Html:
     found = data.report.get("latency")
     if found is None:
-        text = "Not measured beside a dense engine. Compile with compare=True, or hand over a bundle of the dense model:"
-        return section("latency", "Latency", missing(text, "sparsefx report model.sfx --dense dense.sfx -o report.html"))
+        text = "Not measured beside a dense engine. Compile with compare=True, or give the dense model's bundle:"
+        return section(
+            "latency", "Latency", missing(text, "sparsefx report model.sfx --dense dense.sfx -o report.html")
+        )
     notes = [element("li", note) for note in found["notes"]]
     ends = [element("ul", *notes)] if notes else []
     if not found["engines"]:
@@ -61,7 +63,7 @@ def _engines(found: Mapping[str, Any]) -> Html:
                 milliseconds(engine["median_ms"]),
                 milliseconds(engine["p99_ms"]),
                 milliseconds(engine["spread_ms"]),
-                f"{engine['ratio']:.3f}×",
+                f"{engine['ratio']:.3f}{TIMES}",
                 size(engine["file_bytes"]),
                 engine["runs"],
             ]
@@ -88,7 +90,7 @@ def _layers(data: PageData, found: Mapping[str, Any]) -> list[Html]:
     ]
     explanation = (
         "Milliseconds of every layer, in the dense engine and in the compiled one, by ONNX Runtime's profile. "
-        "What is fused into a layer counts to it. A profile takes time itself: these times need not sum up to the whole."
+        "What is fused into a layer counts to it. A profile takes time itself: these need not sum up to the whole."
     )
     return [
         element("h3", "Layer by layer"),

@@ -93,7 +93,9 @@ def density(data: PageData) -> Html:
         "density",
         "Density",
         network_strip("densities", "Density of every layer", explanation, pairs),
-        folded(f"Density of {many(len(layers), 'layer')}", table("Non-zeros in layers", _DENSITIES, rows), rows=len(rows)),
+        folded(
+            f"Density of {many(len(layers), 'layer')}", table("Non-zeros in layers", _DENSITIES, rows), rows=len(rows)
+        ),
     )
 
 
@@ -118,5 +120,3 @@ def _densities(layer: Mapping[str, Any]) -> tuple[float, float | None]:
 def _density_text(layer: Mapping[str, Any]) -> str:
     before, after = _densities(layer)
     return f"{percent(before)} → {'gone' if after is None else percent(after)}"
-
-

@@ -6,7 +6,8 @@ from ..markup import Html, element
 
 
 def section(key: str, title: str, *content: Html | None) -> Html:
-    return element("section", element("h2", title, id=f"{key}-heading"), *content, id=key, aria_labelledby=f"{key}-heading")
+    name = f"{key}-heading"
+    return element("section", element("h2", title, id=name), *content, id=key, aria_labelledby=name)
 
 
 def paragraph(text: str) -> Html:

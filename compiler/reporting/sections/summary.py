@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data import PageData
 from ..markup import Html, element, join
-from ..numbers import count, error, many, milliseconds, percent, share_of, size
+from ..numbers import TIMES, count, error, many, milliseconds, percent, share_of, size
 from .section import section
 
 
@@ -49,7 +49,7 @@ def _latency(latency: Mapping[str, Any] | None) -> Html:
     dense, compiled = latency["engines"]
     return _card(
         "Latency",
-        f"{1 / compiled['ratio']:.2f}× as fast",
+        f"{1 / compiled['ratio']:.2f}{TIMES} as fast",
         f"{milliseconds(dense['median_ms'])} → {milliseconds(compiled['median_ms'])} in the median",
         f"middle half of the runs within {milliseconds(dense['spread_ms'])} and {milliseconds(compiled['spread_ms'])}",
     )

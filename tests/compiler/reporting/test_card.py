@@ -34,7 +34,8 @@ def test_figures_are_not_rounded() -> None:
     data = everything()
     found = metadata(data)["sparsefx"]
     totals = data.report["totals"]
-    assert {key: found[key] for key in totals if key in found} == {k: v for k, v in totals.items() if "channels" not in k}
+    wanted = {key: value for key, value in totals.items() if "channels" not in key}
+    assert {key: found[key] for key in totals if key in found} == wanted
     assert found["exactness"][1] == {"name": HOSTILE, "max_error": 1.2e-6, "bound": 1e-4}
     assert found["latency"]["compiled"] == {"median_ms": 6.0, "p99_ms": 9.9, "spread_ms": 0.2, "ratio": 0.667}
     assert found["evaluation"] == data.report["evaluation"]["results"]
@@ -55,7 +56,10 @@ def test_numbers_are_numbers_to_yaml_1_1(value: float) -> None:
     assert found == value and isinstance(found, type(value))
 
 
-@pytest.mark.parametrize("name", ["no", "Yes", "null", "a: b", "- x", "#1", "top-1", "1", "", "日本", "tab\tand\x07bell"])
+NAMES = ["no", "Yes", "null", "a: b", "- x", "#1", "top-1", "1", "", "日本", "tab\tand\x07bell"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_any_name_of_a_figure_is_a_text_to_yaml(name: str) -> None:
     data = page(report([layer("a")], evaluation={"results": {"compiled": {name: 1.0}}, "notes": []}))
     expected = "".join(c for c in name if c.isprintable())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -21,7 +22,7 @@ def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
     found = ticks(low, high)
     assert 2 <= len(found) <= 5
     assert low - 1e-9 <= found[0] and found[-1] <= high + 1e-9
-    steps = {round((b - a) / (found[1] - found[0]), 6) for a, b in zip(found, found[1:], strict=False)}
+    steps = {round((b - a) / (found[1] - found[0]), 6) for a, b in pairwise(found)}
     assert steps == {1.0}
     assert re.fullmatch(r"(1|2|2\.5|5)(0*)", f"{float(f'{found[1] - found[0]:e}'.split('e')[0]):g}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ _CONTRAST = """() => {
   };
   const found = [];
   for (const e of document.querySelectorAll("body *")) {
-    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || !e.getClientRects().length) continue;
+    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim())) continue;
+    if (!e.getClientRects().length) continue;
     const style = getComputedStyle(e), svg = e.namespaceURI.endsWith("svg");
     if (svg && e.tagName !== "text") continue;
     const [a, b] = [luminance(svg ? style.fill : style.color), luminance(behind(e))].sort((x, y) => y - x);
@@ -105,7 +107,7 @@ def test_names_do_no_harm_and_headings_tell_where_one_is(chromium: Any, files: d
         assert found.page.locator("h1").inner_text() == HOSTILE
         assert found.page.evaluate("document.scripts.length") == 0
         levels = found.page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(e => Number(e.tagName[1]))")
-        assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+        assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
         first = found.page.get_by_role("img", name="Widths of the network")
         assert first.is_visible()
         tables = found.page.get_by_role("table").count()

@@ -70,7 +70,7 @@ def test_the_figures_of_the_report_stand_on_the_page() -> None:
     summary = text_of(data, "summary")
     for what in ("macs", "parameters"):
         assert f"{totals[f'{what}_after'] / totals[f'{what}_before']:.1%}" in summary
-    for found in ("1.50× as fast", "9 ms → 6 ms", "passed", "0.7522", "SRigL, step 700", "229.1 KiB → 120.6 KiB"):
+    for found in ("1.50\u00d7 as fast", "9 ms → 6 ms", "passed", "0.7522", "SRigL, step 700", "229.1 KiB → 120.6 KiB"):
         assert found in summary
     assert "1.2e-06" in text_of(data, "exactness") and "not done here: ran (no device)" in text_of(data, "exactness")
     assert "0.7613 0.7521 0.7522" in text_of(data, "evaluation")

@@ -395,5 +395,5 @@ def test_from_the_command_line(bundles: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([*command, "--name", "net", "--json", "--threads", "2", "--instances", "2"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["name"], found["max_batch_size"]) == ("net", 8)
-    assert main([*command, "--preferred-batch-sizes", "four"]) == 1
+    assert main([*command, "--preferred-batch-sizes", "four"]) == 2
     assert "--preferred-batch-sizes takes numbers as 4,8; found 'four'" in capsys.readouterr().err

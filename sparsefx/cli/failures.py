@@ -1,0 +1,53 @@
+"""What a command that ends with an error says, in one screen, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+
+from sparsefx.cli.exit_codes import BUG, INTERRUPTED, NEGATIVE, USER
+from sparsefx.passes.errors import SparsefxError, VerificationError
+
+TRACEBACK = "SPARSEFX_TRACEBACK"  # environment variable: as --traceback
+_LINES = 16  # of a message, so that it fits a screen with the prompt around it
+
+
+def report_failure(error: BaseException, arguments: Namespace, interrupted: str) -> int:
+    """Print what went wrong and what to do on standard error; the exit code."""
+    if arguments.traceback or os.environ.get(TRACEBACK, "") not in ("", "0"):
+        traceback.print_exception(error)
+    code, text = _explain(error, interrupted)
+    print(f"sparsefx {arguments.command}: {text}", file=sys.stderr)
+    return code
+
+
+def _explain(error: BaseException, interrupted: str) -> tuple[int, str]:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, f"interrupted; {interrupted}"
+    if isinstance(error, SparsefxError):
+        return NEGATIVE if isinstance(error, VerificationError) else USER, _short(error)
+    if isinstance(error, OSError) and error.strerror:
+        return USER, f"{error.strerror}: {error.filename or 'while reading or writing'}; see that it can be used"
+    if isinstance(error, MemoryError):
+        return USER, "out of memory; close other programs, or give it smaller --input shapes"
+    return BUG, _bug(error)
+
+
+def _short(error: BaseException) -> str:
+    lines = f"{type(error).__name__}: {error}".splitlines()
+    if len(lines) <= _LINES:
+        return "\n".join(lines)
+    return "\n".join([*lines[:_LINES], f"... {len(lines) - _LINES} more lines with --traceback"])
+
+
+def _bug(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+    first = (str(error).strip().splitlines() or ["no message"])[0]
+    return (
+        f"a bug of sparsefx: {type(error).__name__}: {first}{place}\n"
+        f"Please report it with the model, the output of the same command with --traceback (or {TRACEBACK}=1), and of "
+        "`sparsefx --version`."
+    )
