@@ -58,7 +58,7 @@ def save_bundle(
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": {name: value for name, value in asdict(settings).items() if name != "max_batch" or value},
-            "versions": {"python": platform.python_version(), **versions()},
+            "versions": versions(),
             "signature": build.signature.to_json(),
             "engine": build.facts | build.details,
             "states": build.states.to_dict(),
@@ -167,8 +167,8 @@ def _fingerprint(file: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that made a bundle."""
-    found = {}
+    """Of Python and the libraries that make a bundle."""
+    found = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:
             found[library] = version(library)

@@ -53,10 +53,11 @@ def compare(
     runs = {name: c.engine.session.prepare(c.engine.check(inputs)) for name, c in contenders.items()}
     whole = measure(runs, seconds=seconds, least_runs=_LEAST_RUNS)
     engines = tuple(_engine_time(n, whole[n], whole[DENSE], c.file_bytes) for n, c in contenders.items())
+    layers, rest, notes = tuple[LayerTimes, ...](), None, tuple[str, ...]()
     try:
-        layers, rest, notes = *_layer_times(contenders, inputs), ()
+        layers, rest = _layer_times(contenders, inputs)
     except (TargetError, ImportError) as error:
-        layers, rest, notes = (), None, (f"single layers were not timed: {error}",)
+        notes = (f"single layers were not timed: {error}",)
     settings = compiled.engine.session.settings()
     device = processor() if compiled.engine.target.endswith(":cpu") else compiled.engine.target
     return Comparison(engines, layers, rest, dict(sizes), settings.get("threads"), device, notes)

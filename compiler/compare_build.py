@@ -24,18 +24,17 @@ def compare_with_dense(compiled: CompiledModel, plain: GraphModule, maker: Engin
     FoldBatchNorm()(plain)
     report = compiled.report.to_dict()
     try:
-        build = compiled.build
+        slim = Contender(compiled.engine(), layers_of(report), _file_bytes(compiled.build))
         dense = backend_of(maker.settings.target, maker.settings.precision).build(
             plain, maker.signature, maker.settings, maker.inputs
         )
-        first = Contender(dense.engine, dense_layers_of(report), _file_bytes(dense))
-        second = Contender(build.engine, layers_of(report), _file_bytes(build))
+        whole = Contender(dense.engine, dense_layers_of(report), _file_bytes(dense))
     except TargetError as error:
         return Comparison(notes=(f"not timed beside the dense engine: {error}",))
     inputs = [tensor.detach().cpu().numpy() for tensor in maker.inputs]
     shapes = zip(maker.signature.inputs, maker.inputs, strict=True)
     sizes = {n: size for spec, x in shapes for n, size in zip(spec.shape, x.shape, strict=True) if isinstance(n, str)}
-    return compare(first, second, inputs, sizes, seconds=_SECONDS)
+    return compare(whole, slim, inputs, sizes, seconds=_SECONDS)
 
 
 def _file_bytes(build: Build) -> int:

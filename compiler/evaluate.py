@@ -39,17 +39,19 @@ def evaluate_engine(evaluate: Evaluate, compiled: CompiledModel, before: Evaluat
 
     An engine that cannot run here is a note. Raises EvaluationError, which holds the compiled model.
     """
+    notes = before.notes
     if compiled.build_or_none is None:
-        run, notes = compiled.graph_module, ("compiled is the graph: the target torch has no engine",)
+        run: Callable[..., Any] = compiled.graph_module
+        notes += ("compiled is the graph: the target torch has no engine",)
     else:
         try:
-            run, notes = compiled.engine(), ()
+            run = compiled.engine()
         except TargetError as error:
             missing = f"the engine was not evaluated, since it cannot run here: {error}"
-            return Evaluation(before.results, (*before.notes, missing))
+            return Evaluation(before.results, (*notes, missing))
     with torch.no_grad():
         found = call(evaluate, COMPILED, run, compiled)
-    return Evaluation({**before.results, COMPILED: found}, (*before.notes, *notes))
+    return Evaluation({**before.results, COMPILED: found}, notes)
 
 
 def call(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..passes.channels.analysis import ChannelAnalysis
+from ..passes.channels.arrays import Indices
 from ..passes.channels.rules.call import Contraction
 from .report import GroupReport
 
@@ -58,5 +59,5 @@ def _pins(analysis: ChannelAnalysis) -> dict[str, set[int]]:
     return found
 
 
-def _labels(analysis: ChannelAnalysis, elements: np.ndarray) -> set[int]:  # type: ignore[type-arg]
+def _labels(analysis: ChannelAnalysis, elements: Indices) -> set[int]:
     return set(np.unique(analysis.group[elements.reshape(-1)]).tolist())

@@ -67,6 +67,6 @@ def _strip_bar(place: int, pair: Pair, most: float, centred: bool) -> Html:
         if value:
             height = max(_HEIGHT * value / most, 0.7)
             left, width, top = (1, 8, (_HEIGHT - height) / 2) if centred else (1 + 4 * side, 4, _HEIGHT - height)
-            bar = {"x": 10 * place + left, "y": f"{top:.2f}", "width": width, "height": f"{height:.2f}"}
-            parts.append(void("rect", **bar, class_=kind))
+            x, y = 10 * place + left, f"{top:.2f}"
+            parts.append(void("rect", x=x, y=y, width=width, height=f"{height:.2f}", class_=kind))
     return element("g", *parts)

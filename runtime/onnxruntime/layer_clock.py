@@ -74,5 +74,5 @@ def _layer_names(model: Path, layers: Sequence[Layer]) -> dict[str, str]:
 def _weight_size(node: Any, constants: Mapping[str, int]) -> int | None:
     """The numbers in a layer's weight, were it dense; None where the node is no layer."""
     if node.op_type.startswith(_CONDENSED):
-        return math.prod(next(a.ints for a in node.attribute if a.name == "shape"))
+        return int(math.prod(next(a.ints for a in node.attribute if a.name == "shape")))
     return constants.get(node.input[1]) if node.op_type in _WEIGHTED else None

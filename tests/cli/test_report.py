@@ -12,6 +12,7 @@ import pytest
 
 import sparsefx
 from sparsefx.__main__ import main
+from sparsefx.cli.exit_codes import USER
 from tests.compiler.models import half_of_conv1, residual
 from tests.compiler.test_save_report import EPOCHS, UPDATES, sections, table
 
@@ -101,7 +102,7 @@ def test_what_is_wrong_is_said(
     for name, content in (("odd", '[{"step": 1}]'), ("broken", "[")):
         (workplace / name).mkdir(exist_ok=True)
         (workplace / name / "history.json").write_text(content)
-    assert main(["report", *arguments, "--quiet"]) == 1
+    assert main(["report", *arguments, "--quiet"]) == USER
     out, err = capsys.readouterr()
     assert text in err and "Traceback" not in err and out == ""
     assert not (workplace / "x.html").exists()
@@ -118,12 +119,12 @@ def test_what_is_wrong_is_said(
 def test_an_evaluation_that_is_none_is_named(
     name: str, text: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compiled("-o", "none.sfx", "--evaluate", name) == 1
+    assert compiled("-o", "none.sfx", "--evaluate", name) == USER
     assert text in capsys.readouterr().err and not (workplace / "none.sfx").exists()
 
 
 def test_a_bundle_is_saved_although_the_evaluation_failed(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert compiled("-o", "kept.sfx", "--evaluate", "report_factory:fails_in_the_end", "--threads", "1") == 1
+    assert compiled("-o", "kept.sfx", "--evaluate", "report_factory:fails_in_the_end", "--threads", "1") == USER
     text = "evaluate failed on the compiled model: ValueError: no more data; all else is saved as kept.sfx"
     assert text in capsys.readouterr().err
     assert sparsefx.load(workplace / "kept.sfx") is not None

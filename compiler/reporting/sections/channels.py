@@ -7,7 +7,7 @@ from collections import Counter
 from ..data import PageData
 from ..markup import Html, element
 from ..numbers import many
-from ..tables import Column, folded, table
+from ..tables import Column, Row, folded, table
 from .section import missing, paragraph, section
 
 _STAYS = (Column("Why"), Column("Channels", number=True), Column("Layers", names=True))
@@ -36,7 +36,7 @@ def _stays(data: PageData) -> list[Html]:
             layers.setdefault(reason, []).append(layer["name"])
     if not counts:
         return [paragraph("Every channel that the masks made useless has gone.")]
-    rows = [[reason, number, _some(layers[reason])] for reason, number in counts.most_common()]
+    rows: list[Row] = [[reason, number, _some(layers[reason])] for reason, number in counts.most_common()]
     return [table("Channels that the masks made useless and that stay", _STAYS, rows)]
 
 
@@ -44,7 +44,7 @@ def _unknown(data: PageData) -> list[Html]:
     unknown = data.report["unknown_operators"]
     if not unknown:
         return [paragraph("Every operator of the model is known.")]
-    rows = [[operator, len(nodes), _some(nodes)] for operator, nodes in unknown.items()]
+    rows: list[Row] = [[operator, len(nodes), _some(nodes)] for operator, nodes in unknown.items()]
     return [table("Operators without a rule: all channels that they touch were kept", _UNKNOWN, rows)]
 
 

@@ -13,7 +13,7 @@ LONG = "encoder.layers.encoder_layer_11.self_attention." + "very_long_name_witho
 
 def layer(name: str, before: int = 64, after: int | None = 32, **changes: Any) -> dict[str, Any]:
     """A convolution with 3x3 windows that reads 16 channels; None after: it is gone."""
-    found = {
+    found: dict[str, Any] = {
         "name": name,
         "node": "conv2d",
         "operator": "conv2d",

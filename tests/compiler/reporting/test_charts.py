@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sparsefx.compiler.reporting.charts import Chart, Line, Mark, chart_figure, ticks
 
 
-def drawn(*lines: Line, **changes: object) -> ElementTree.Element:
+def drawn(*lines: Line, **changes: Any) -> Any:
     return ElementTree.fromstring(chart_figure(Chart("Title", "step", "share", lines, **changes), "key"))
 
 

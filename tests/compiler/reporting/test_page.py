@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -15,7 +16,7 @@ from .pages import HOSTILE, LONG, everything, layer, nothing, page, report
 PAGES = {"everything": everything, "nothing": nothing, "plain": lambda: page(report([layer("conv1"), layer("conv2")]))}
 
 
-def tree(data: PageData) -> ElementTree.Element:
+def tree(data: PageData) -> Any:
     return ElementTree.fromstring(report_page(data).removeprefix("<!DOCTYPE html>\n"))
 
 
@@ -106,7 +107,7 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
 
 
 def test_a_comparison_that_could_not_be_made_says_why() -> None:
-    empty = {"engines": [], "layers": [], "rest": None, "sizes": {}, "threads": None, "device": None}
+    empty: dict[str, Any] = {"engines": [], "layers": [], "rest": None, "sizes": {}, "threads": None, "device": None}
     data = page(report([layer("conv1")], latency={**empty, "notes": ["no engine here"]}))
     assert "Not measured." in text_of(data, "latency") and "no engine here" in text_of(data, "latency")
     assert "not measured" in text_of(data, "summary")
