@@ -12,6 +12,7 @@ from ..runtime.inputs import dynamic_sizes, random_arrays
 from ..runtime.latency.measure import Measurement, measure
 from ..runtime.onnxruntime.session import available_threads
 from .bundle import load
+from .figures import EngineTime
 from .memory import peak_memory
 
 
@@ -24,6 +25,11 @@ class BenchRow:
     ratio: float
     peak_memory: int | None
     file_bytes: int
+
+    def engine_time(self) -> EngineTime:
+        """As a report has it."""
+        times = (1e3 * self.latency.median, 1e3 * self.latency.p99, 1e3 * self.latency.spread)
+        return EngineTime(self.name, *times, len(self.latency.seconds), self.ratio, self.file_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         return {

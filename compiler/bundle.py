@@ -58,7 +58,7 @@ def save_bundle(
             "schema": SCHEMA,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings": {name: value for name, value in asdict(settings).items() if name != "max_batch" or value},
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": versions(),
             "signature": build.signature.to_json(),
             "engine": build.facts | build.details,
             "states": build.states.to_dict(),
@@ -166,14 +166,15 @@ def _fingerprint(file: Path) -> dict[str, Any]:
     return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Of Python and the libraries that make a bundle."""
+    found = {"python": platform.python_version()}
     for library in _LIBRARIES:
         try:
-            versions[library] = version(library)
+            found[library] = version(library)
         except PackageNotFoundError:
-            versions[library] = "not installed"
-    return versions
+            found[library] = "not installed"
+    return found
 
 
 @contextmanager

@@ -18,8 +18,10 @@ from ..runtime.targets import TORCH, BuildSettings, find_target
 from .backends import backend_of
 from .check_arguments import check_arguments, check_rules, check_tolerance
 from .choice import EXACT, MEASURED, REPRESENTATIONS, WIDTHS
+from .compare_build import compare_with_dense
 from .compiled import CompiledModel
-from .make_report import make_report
+from .evaluate import Evaluate, evaluate_engine, evaluate_model
+from .make_report import engine_layers, make_report
 from .masked_model import keep_graph
 from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
@@ -52,6 +54,8 @@ def compile(
     verify: bool = True,
     verify_inputs: Any = None,
     tolerance: float = 1e-4,
+    evaluate: Evaluate | None = None,
+    compare: bool = False,
     on_stage: Callable[[str], None] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> CompiledModel:
@@ -77,7 +81,13 @@ def compile(
     they also stay where the table finds a layer faster; and layers do without channels that stay for others, by gathers
     in front of them or partial sums behind: by the table layer by layer, and then only if the engine as a whole gains.
 
-    Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer, and
+    `evaluate` is an evaluation of your own: it is called with the dense, the masked and the compiled model in turn,
+    each a callable like `model` (torch in, torch out), and returns a number or a dict of them; the report has them.
+    With `compare` the masked model is also built as it is, nothing removed, and both engines are timed in turn, as a
+    whole and layer by layer, on the example inputs; the report has the figures.
+
+    Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer,
+    EvaluationError where `evaluate` fails (with the compiled model, where there was one by then), and
     VerificationError, naming the first layer that deviates, where
     an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
     output's standard deviation over inputs.
@@ -102,6 +112,11 @@ def compile(
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
         reference = masked.reference(model)
         before = keep_graph(masked.graph) if wider else None
+        plain = keep_graph(masked.graph) if compare else None
+    evaluation = None
+    if evaluate is not None:
+        with stages("evaluation of the model"):
+            evaluation = evaluate_model(evaluate, model, masked)
     given = as_samples(verify_inputs, masked.signature)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
     slim, wide, thinner = maker.make(masked.graph, stages), None, None
@@ -114,10 +129,12 @@ def compile(
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
     report.notes += masked.notes
     report.choice, report.widths, report.thinner = slim.choice, wide, thinner
+    report.masks, report.evaluation = masked.describe_masks(), evaluation
     if slim.build is not None:
         if precision != "fp32":
             report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)
         report.engine = {"target": target, **slim.build.facts}
+        report.engine_layers = engine_layers(slim.build.graph_module, report.layers)
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
@@ -126,6 +143,12 @@ def compile(
     if slim.build is not None:
         report.states = slim.build.states.to_dict()
     report.seconds = stages.seconds
+    if plain is not None:
+        with stages("comparison"):
+            report.latency = compare_with_dense(compiled, plain, maker)
+    if evaluate is not None and evaluation is not None:
+        with stages("evaluation of the engine"):
+            report.evaluation = evaluate_engine(evaluate, compiled, evaluation)
     return compiled
 
 

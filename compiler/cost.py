@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from ..passes.channels.axes import size_of
-from ..passes.graph import bind, is_constant, operator_name, origin_of, tensor_meta
+from ..passes.graph import bind, constant_of, is_constant, operator_name, origin_of, tensor_meta
 
 _WEIGHT = {"aten::addmm": "mat2", "aten::mm": "mat2", "aten::matmul": "other", "aten::bmm": "mat2"}
 _LAYERS = ("aten::linear", "aten::convolution", *(f"aten::conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)))
@@ -46,6 +46,13 @@ def layer_costs(graph_module: GraphModule) -> list[LayerCost]:
                 LayerCost(node.name, node.name, name.removeprefix("aten::"), (), 0, 0, _product_macs(node, sizes))
             )
     return costs
+
+
+def weight_nonzeros(graph_module: GraphModule) -> dict[str, int]:
+    """Weights that are not zero, of every layer by its node."""
+    calls = [(node, operator_name(node)) for node in graph_module.graph.nodes if node.op == "call_function"]
+    weights = {node.name: weight for node, name in calls if (weight := _weight_node(node, name)) is not None}
+    return {name: int(constant_of(weight).count_nonzero()) for name, weight in weights.items()}
 
 
 def parameter_count(graph_module: GraphModule) -> int:

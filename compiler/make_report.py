@@ -11,8 +11,9 @@ from torch.fx import GraphModule, Node
 from ..passes.channels.analysis import NEEDED, ChannelAnalysis
 from ..passes.channels.rules.call import Contraction
 from ..passes.channels.transfer import CONSTANT
-from ..passes.graph import INDICES
-from .cost import LayerCost, layer_costs, parameter_count
+from ..passes.graph import INDICES, LAYER
+from .cost import LayerCost, layer_costs, parameter_count, weight_nonzeros
+from .layer_groups import layer_groups
 from .pipeline import PipelineResult
 from .report import LayerReport, Report, Totals
 
@@ -24,10 +25,19 @@ def make_report(model: str, before: GraphModule, after: GraphModule, result: Pip
     old, new = layer_costs(before), {cost.node: cost for cost in layer_costs(after)}
     contractions = {c.node.name: c for c in result.analysis.trace.contractions}
     nodes = {node.name: node for node in after.graph.nodes}
-    names = _distinct_names(old)
+    names = {cost.node: name for name, cost in zip(_distinct_names(old), old, strict=True)}
+    nonzeros = weight_nonzeros(before), weight_nonzeros(after)
     layers = tuple(
-        _layer(name, cost, new.get(cost.node), nodes.get(cost.node), contractions.get(cost.node), result.analysis)
-        for name, cost in zip(names, old, strict=True)
+        _layer(
+            names[cost.node],
+            cost,
+            new.get(cost.node),
+            (nonzeros[0].get(cost.node, 0), nonzeros[1].get(cost.node, 0)),
+            nodes.get(cost.node),
+            contractions.get(cost.node),
+            result.analysis,
+        )
+        for cost in old
     )
     weighted = [layer for layer in layers if layer.shape_before]
     totals = Totals(
@@ -38,7 +48,15 @@ def make_report(model: str, before: GraphModule, after: GraphModule, result: Pip
         sum(cost.outputs for cost in old),
         sum(len(layer.kept_outputs) for layer in weighted),
     )
-    return Report(model, layers, totals, dict(result.analysis.trace.unknown), result.steps)
+    groups = layer_groups(result.analysis, names)
+    return Report(model, layers, totals, dict(result.analysis.trace.unknown), result.steps, groups)
+
+
+def engine_layers(graph_module: GraphModule, layers: Sequence[LayerReport]) -> tuple[str, ...]:
+    """The layers with a weight of a built graph, in its order; a condensed layer runs after what is fused into it."""
+    names = {layer.node: layer.name for layer in layers if layer.shape_after}
+    nodes = [str(node.meta.get(LAYER, node.name)) for node in graph_module.graph.nodes if node.op == "call_function"]
+    return tuple(names[node] for node in nodes if node in names)
 
 
 def _distinct_names(costs: Sequence[LayerCost]) -> list[str]:
@@ -56,6 +74,7 @@ def _layer(
     name: str,
     old: LayerCost,
     new: LayerCost | None,
+    nonzeros: tuple[int, int],
     node: Node | None,
     contraction: Contraction | None,
     analysis: ChannelAnalysis,
@@ -66,6 +85,7 @@ def _layer(
         kept_outputs, kept_inputs = _kept(node or contraction.node, contraction)
     return LayerReport(
         name,
+        old.node,
         old.operator,
         old.weight_shape,
         new.weight_shape if new is not None else None,
@@ -73,6 +93,8 @@ def _layer(
         new.parameters if new is not None else 0,
         old.macs,
         new.macs if new is not None else 0,
+        old.outputs,
+        *nonzeros,
         tuple(kept_outputs),
         tuple(kept_inputs),
         _staying(contraction, analysis, kept_outputs) if contraction is not None else {},

@@ -35,9 +35,17 @@ class Captured:
     state: Mapping[str, Tensor]  # the module's masked weights
     notes: list[str]  # what the user should know
     batches: bool  # whether inputs of any batch size may be tried
+    masks: MaskSet | None
 
     def reference(self, model: Model) -> MaskedModel:
         return MaskedModel(model, self.state, self.graph, self.signature)
+
+    def describe_masks(self) -> dict[str, Any] | None:
+        """How the masks were made, as JSON; None where the zeros in the weights are the mask."""
+        if self.masks is None:
+            return None
+        made = {key: getattr(self.masks, key) for key in ("method", "step", "settings", "versions")}
+        return {**made, "parameters": len(self.masks), "density": self.masks.density()}
 
 
 def capture_masked(
@@ -57,7 +65,7 @@ def capture_masked(
     state = mask_set.masked_state(model) if mask_set is not None and isinstance(model, nn.Module) else {}
     batches = dynamic_batch and dynamic_shapes is None and not isinstance(model, ExportedProgram)
     notes += [f"the mask of {name} has no effect: the model does not read it" for name in unread]
-    return Captured(graph, describe(graph), state, notes, batches)
+    return Captured(graph, describe(graph), state, notes, batches, mask_set)
 
 
 def _patterns(model: Model, masks: MaskSet | None) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .choice import Choice, ThinDecision, WidthDecision
+from .figures import Comparison, Evaluation
 from .report_text import report_text
 
 
@@ -19,6 +20,7 @@ class LayerReport:
     """One layer before and after. `kept_outputs` and `kept_inputs` are original indices, new index by position."""
 
     name: str
+    node: str  # of the captured graph
     operator: str
     shape_before: tuple[int, ...]
     shape_after: tuple[int, ...] | None  # None: the layer is gone
@@ -26,9 +28,22 @@ class LayerReport:
     parameters_after: int
     macs_before: int
     macs_after: int
+    outputs_before: int
+    nonzeros_before: int  # weights that are not zero, masked
+    nonzeros_after: int
     kept_outputs: tuple[int, ...]
     kept_inputs: tuple[int, ...]
     stays: Mapping[str, int]  # channels that the masks made useless here and that stay, by reason
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """Layers that write the same channels, and those that read them; `pinned` is why the channels can never go."""
+
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    channels: int  # that are left
+    pinned: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,8 @@ class Report:
     totals: Totals
     unknown_operators: Mapping[str, Sequence[str]]
     steps: tuple[Step, ...]
+    groups: tuple[GroupReport, ...] = ()
+    engine_layers: tuple[str, ...] = ()  # those with a weight, in the order in which the engine runs them
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +86,9 @@ class Report:
     widths: WidthDecision | None = None
     thinner: ThinDecision | None = None
     verification: dict[str, Any] | None = None
+    masks: dict[str, Any] | None = None  # how they were made; None where the zeros in the weights are the mask
+    latency: Comparison | None = None
+    evaluation: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

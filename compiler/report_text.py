@@ -31,6 +31,8 @@ def report_text(report: Mapping[str, Any]) -> str:
     lines += width_lines(report.get("widths"))
     lines += thin_lines(report.get("thinner"))
     lines += choice_lines(report.get("choice"))
+    lines += latency_lines(report.get("latency"))
+    lines += evaluation_lines(report.get("evaluation"))
     if report["seconds"]:
         lines.append("Time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report["seconds"].items()))
     return "\n".join(lines)
@@ -171,6 +173,32 @@ def choice_lines(choice: Mapping[str, Any] | None) -> list[str]:
             f"{choice['threads']} threads, {choice['processor']}"
         )
     return [*lines, *(f"Note: {note}" for note in choice["notes"])]
+
+
+def latency_lines(latency: Mapping[str, Any] | None) -> list[str]:
+    """The engine beside the dense one, where they were timed."""
+    if latency is None:
+        return []
+    lines = [
+        f"Latency of the {engine['name']} engine: median {engine['median_ms']:.3f} ms, middle half "
+        f"{engine['spread_ms']:.3f} ms, 99th percentile {engine['p99_ms']:.3f} ms ({engine['ratio']:.2f}x of dense)"
+        for engine in latency["engines"]
+    ]
+    return lines + [f"Note: {note}" for note in latency["notes"]]
+
+
+def evaluation_lines(evaluation: Mapping[str, Any] | None) -> list[str]:
+    """What the user's evaluation returned, a line per figure."""
+    if evaluation is None:
+        return []
+    results = evaluation["results"]
+    names = dict.fromkeys(name for found in results.values() for name in found)
+    lines = [
+        f"Evaluation, {name}: "
+        + ", ".join(f"{model} {found[name]:.6g}" for model, found in results.items() if name in found)
+        for name in names
+    ]
+    return lines + [f"Note: {note}" for note in evaluation["notes"]]
 
 
 def shape_text(shape: Sequence[int]) -> str:

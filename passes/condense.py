@@ -16,7 +16,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from .base import GraphPass
-from .graph import add_constant, bind, constant_of, is_constant, operator_name, tensor_meta
+from .graph import LAYER, add_constant, bind, constant_of, is_constant, operator_name, tensor_meta
 from .operators import compressed_rows
 
 LINEAR, CONV2D = torch.ops.aten.linear.default, torch.ops.aten.conv2d.default
@@ -105,7 +105,7 @@ def _condense(graph_module: GraphModule, layer: SparseLayer) -> None:
                 torch.ops.sparsefx.condensed_conv2d.default,
                 (*common, kernel, stride, padding, dilation, arguments["groups"], layer.activation),
             )
-    condensed.meta = dict(layer.last.meta)
+    condensed.meta = {**layer.last.meta, LAYER: node.name}
     layer.last.replace_all_uses_with(condensed)
 
 

@@ -4,6 +4,10 @@ Each message names the thing at fault, what was found, what was expected and wha
 Anything else that escapes from sparsefx is a bug of ours.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class SparsefxError(Exception):
     """Base of every error that sparsefx raises on purpose."""
@@ -35,3 +39,13 @@ class BundleError(SparsefxError):
 
 class TableError(SparsefxError):
     """A latency table is damaged, or does not cover what was asked of it."""
+
+
+class EvaluationError(SparsefxError):
+    """The user's own evaluation failed. `compiled` is the compiled model, where there was one by then."""
+
+    def __init__(self, message: str, compiled: Any = None) -> None:
+        super().__init__(message)
+        self.compiled = compiled
+        if compiled is not None:
+            self.add_note("Nothing is lost: the compiled model is this error's `compiled`.")

@@ -18,6 +18,7 @@ ORIGIN = "sparsefx_origin"  # on get_attr: the parameter's name in the user's mo
 PATTERN = "sparsefx_pattern"  # on get_attr: bool tensor, which weights are in the sparsity pattern
 INDICES = "sparsefx_indices"  # on a contraction: ChannelIndices, what its channels were called originally
 STANDS_FOR = "sparsefx_stands_for"  # on a layer: the node whose result it computes now that that one is folded in
+LAYER = "sparsefx_layer"  # in the meta of a condensed node: the name of the node that it stands for
 SIZE_NAMES = "sparsefx_size_names"  # in graph_module.meta: what dynamic sizes are called, by symbol
 
 

@@ -33,6 +33,7 @@ _PUBLIC = {
     "TargetError": "sparsefx.passes.errors",
     "BundleError": "sparsefx.passes.errors",
     "TableError": "sparsefx.passes.errors",
+    "EvaluationError": "sparsefx.passes.errors",
 }
 _PARTS = ("compiler", "passes", "runtime", "training")
 

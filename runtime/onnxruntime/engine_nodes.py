@@ -15,7 +15,7 @@ from .session import OnnxRuntimeSession
 
 _LAYERS = ("Conv", "FusedConv", "ConvTranspose")  # channels on axis 1
 _PRODUCTS = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul")  # on the last
-_END = "_kernel_time"
+END = "_kernel_time"  # of the events that tell an operator's time
 _SUFFIXES = ("_nchwc", "_nhwc")
 _PREFIX = "fused "
 _WITHOUT_MEANING = ("auto_pad", "group", "channels", "activation_params")  # of a layer's time, or said by its sizes
@@ -38,13 +38,21 @@ class ProfiledEngine:
         shapes: dict[str, Any] = {}
         for event in json.loads(self.session.end_profile().read_text()):
             name = event.get("name", "")
-            if name.endswith(_END):
-                name = name.removesuffix(_END)
+            if name.endswith(END):
+                name = name.removesuffix(END)
                 times[name].append(event["dur"] * 1e-6)
                 shapes[name] = event["args"]
         nodes = {node.name: node for node in _load(self._optimized).graph.node}
         channels = _channels(_load(self._model))
         return [(_describe(nodes[n], shapes[n], self._layers, channels), times[n]) for n in times if n in nodes]
+
+
+def plain_name(name: str) -> str:
+    """An operator's name without what changes of layout add to it."""
+    name = name.removeprefix(_PREFIX)
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def engine_nodes(
@@ -81,9 +89,7 @@ def _describe(
     node: Any, args: Mapping[str, Any], layers: Mapping[str, str], channels: Mapping[str, tuple[int, int]]
 ) -> EngineNode:
     inputs, outputs = ([next(iter(t.items())) for t in args[f"{side}put_type_shape"]] for side in ("in", "out"))
-    name = node.name.removeprefix(_PREFIX)
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
+    name = plain_name(node.name)
     layer = layers.get(name)
     operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     if node.op_type in _LAYERS or (node.op_type in _PRODUCTS and _is_layer(node, inputs)):

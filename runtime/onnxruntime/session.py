@@ -54,7 +54,7 @@ class OnnxRuntimeSession:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if optimized is not None:
             _write_optimized(options, optimized)
-        self._custom_operators = custom_operators
+        self._model, self._custom_operators = model, custom_operators
         try:
             if custom_operators is not None:
                 options.add_session_config_entry("sparsefx.threads", str(self.threads))
@@ -70,6 +70,17 @@ class OnnxRuntimeSession:
 
     def prepare(self, inputs: Sequence[Array]) -> Callable[[], object]:
         return lambda: self.run(inputs)
+
+    def profiled(self, profile: Path) -> OnnxRuntimeSession:
+        """Another session of the same file with the same settings, which keeps a profile."""
+        return OnnxRuntimeSession(
+            self._model, self.threads, self._custom_operators, precision=self.precision, profile=profile
+        )
+
+    @property
+    def model(self) -> Path:
+        """The ONNX file."""
+        return self._model
 
     def end_profile(self) -> Path:
         """The file with the time of every node in every run, in Chrome's trace format."""

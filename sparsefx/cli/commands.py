@@ -14,6 +14,7 @@ from sparsefx.cli import (
     kernels_command,
     profile_command,
     quickstart_command,
+    report_command,
     serve_export_command,
     table_command,
     train_command,
@@ -57,6 +58,11 @@ COMMANDS = {
         "time bundles against each other in one interleaved run",
         bench_command.add_arguments,
         bench_command.run,
+    ),
+    "report": Command(
+        "draw a bundle's report as one HTML page, or write it as a model card",
+        report_command.add_arguments,
+        report_command.run,
     ),
     "inspect": Command(
         "show what is in a bundle or in a file of masks",

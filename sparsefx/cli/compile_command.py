@@ -8,6 +8,7 @@ from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.flags import model_flags, threads_flag
 from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import stages
+from sparsefx.passes.errors import EvaluationError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,6 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="of `sparsefx profile`: keep removable channels where a wider layer is faster",
     )
+    parser.add_argument("--compare", action="store_true", help="time the engine beside the dense one, for the report")
+    parser.add_argument(
+        "--evaluate",
+        metavar="FUNCTION",
+        help="module:function from a model to a number or a dict of them: of the dense, masked and compiled model",
+    )
     parser.add_argument("--embed-kernels", action="store_true", help="put the compiled kernels into the bundle")
     parser.add_argument("--static-batch", action="store_true", help="fix the batch to the one in --input")
     parser.add_argument("--no-verify", action="store_true", help="do not compare the engine with the masked model")
@@ -46,6 +53,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
+    from sparsefx.cli.load_function import load_function
     from sparsefx.cli.model_arguments import example_inputs, load_model
     from sparsefx.cli.summary import print_summary, saved_as
     from sparsefx.compiler.compile import compile
@@ -53,23 +61,31 @@ def run(arguments: Namespace) -> int:
     with stages(arguments.quiet) as announce:
         announce("load")
         model, masks = load_model(arguments)
-        compiled = compile(
-            model,
-            example_inputs(arguments),
-            masks=masks,
-            target=arguments.target,
-            precision=arguments.precision,
-            representation=arguments.representation,
-            widths=arguments.widths,
-            threads=arguments.threads,
-            max_batch=arguments.max_batch,
-            dynamic_batch=not arguments.static_batch,
-            latency_table=arguments.latency_table,
-            verify=not arguments.no_verify,
-            tolerance=arguments.tolerance,
-            on_stage=announce,
-            on_progress=announce.share,
-        )
+        try:
+            compiled = compile(
+                model,
+                example_inputs(arguments),
+                masks=masks,
+                target=arguments.target,
+                precision=arguments.precision,
+                representation=arguments.representation,
+                widths=arguments.widths,
+                threads=arguments.threads,
+                max_batch=arguments.max_batch,
+                dynamic_batch=not arguments.static_batch,
+                latency_table=arguments.latency_table,
+                verify=not arguments.no_verify,
+                tolerance=arguments.tolerance,
+                compare=arguments.compare,
+                evaluate=arguments.evaluate and load_function("--evaluate", arguments.evaluate),
+                on_stage=announce,
+                on_progress=announce.share,
+            )
+        except EvaluationError as error:
+            if error.compiled is None:
+                raise
+            error.compiled.save(arguments.output, embed_kernels=arguments.embed_kernels)
+            raise EvaluationError(f"{error}; all else is saved as {arguments.output}") from error
         announce("save")
         compiled.save(arguments.output, embed_kernels=arguments.embed_kernels)
     report = compiled.report.to_dict()

@@ -27,6 +27,11 @@ EXAMPLES = {
     "bench": """examples:
   sparsefx bench dense.sfx slim.sfx --sizes batch=8 --threads 2 --seconds 10
   sparsefx bench slim.sfx --json""",
+    "report": """examples:
+  sparsefx report resnet50.sfx -o report.html
+  sparsefx report resnet50.sfx --dense dense.sfx --threads 2 -o report.html       (times both, layer by layer)
+  sparsefx report resnet50.sfx --latency-table resnet50.latency -o report.html    (with staircases)
+  sparsefx report run/model.sfx --training run -o report.html --card README.md""",
     "inspect": """examples:
   sparsefx inspect resnet50.sfx
   sparsefx inspect masks.safetensors --json""",

@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import bar, stages
+from sparsefx.cli.quickstart_report import ACCURACY, write_report
 from sparsefx.compiler.bench import BenchRow, bench, bench_text
 from sparsefx.compiler.bundle import load
 from sparsefx.compiler.compile import compile
@@ -71,7 +72,14 @@ def _run(folder: Path, method: str, seed: int, threads: int | None, *, quiet: bo
         announce("compiling the dense model")
         compile(dense.model, (example,), threads=threads).save(folder / "dense.sfx")
         announce("compiling and verifying the sparse model")
-        compiled = compile(sparse.model, (example,), masks=masks, threads=threads, verify_inputs=(few,))
+        compiled = compile(
+            sparse.model,
+            (example,),
+            masks=masks,
+            threads=threads,
+            verify_inputs=(few,),
+            evaluate=lambda model: {ACCURACY: accuracy(model, task)},
+        )
         compiled.save(folder / f"{method}.sfx")
     accuracies = {
         "dense": dense.accuracy,
@@ -85,6 +93,10 @@ def _run(folder: Path, method: str, seed: int, threads: int | None, *, quiet: bo
             seconds=_BENCH_SECONDS,
             on_round=lambda rounds, share: progress.update(share),
         )
+    with stages(quiet) as announce:
+        announce("timing layers and drawing the report")
+        bundles = (folder / "dense.sfx", folder / f"{method}.sfx")
+        write_report(folder / "report.html", bundles, (dense, sparse), rows, threads)
     active = f"{sparse.log[-1].active_channels} of {sum(masks.shape(name)[0] for name in masks)}"
     return _Result(accuracies, sparse.sparsifier.sparsity, active, task.test_size, compiled, rows)
 
@@ -106,7 +118,8 @@ def _text(folder: Path, method: str, result: _Result) -> str:
             "Batch 1, one interleaved run:",
             bench_text(result.latency),
             "",
-            f"In {folder}: {method}.sfx and dense.sfx (bundles), weights.safetensors, masks.safetensors",
+            f"In {folder}: {method}.sfx and dense.sfx (bundles), weights.safetensors, masks.safetensors, report.html",
+            f"To look at: {folder / 'report.html'}",
             f"Next: sparsefx inspect {folder / method}.sfx",
         ]
     )

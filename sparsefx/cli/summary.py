@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsefx.cli.output import console
-from sparsefx.compiler.report_text import count_text
+from sparsefx.compiler.report_text import count_text, evaluation_lines, latency_lines
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,8 +78,11 @@ def _facts(report: Mapping[str, Any], settings: BuildSettings, saved: Saved) -> 
     yield from (("kept", text) for text in _kept(report))
     notes = [*report["notes"], *((report["choice"] or {}).get("notes", ()))]
     yield from (("note", note) for note in notes)
+    yield from (("measured", text) for text in latency_lines(report["latency"]))
+    yield from (("evaluated", text) for text in evaluation_lines(report["evaluation"]))
     yield "next", f"sparsefx bench {saved.path}      its latency and memory here"
     yield "", f"sparsefx inspect {saved.path}    every layer, before and after"
+    yield "", f"sparsefx report {saved.path} -o report.html    a page to look at"
 
 
 def _exactness(verification: Mapping[str, Any] | None) -> str:

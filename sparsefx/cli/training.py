@@ -130,13 +130,14 @@ def _epoch_text(entry: EpochLog, epochs: int) -> str:
 def _write(folder: Path, trained: Trained, masks: MaskSet | None, *, plot: bool) -> list[str]:
     """Weights, masks and what their updates did; the names of the files."""
     write_weights(folder / "weights.safetensors", trained.model)
+    write_whole(folder / "epochs.json", json.dumps([asdict(entry) for entry in trained.log], indent=1).encode())
     sparsifier = trained.sparsifier
     if sparsifier is None or masks is None:
-        return ["weights.safetensors"]
+        return ["weights.safetensors", "epochs.json"]
     masks.save(folder / "masks.safetensors")
     updates = [asdict(update) for update in sparsifier.history]
     write_whole(folder / "history.json", json.dumps(updates, indent=1).encode())
-    written = ["weights.safetensors", "masks.safetensors", "history.json"]
+    written = ["weights.safetensors", "epochs.json", "masks.safetensors", "history.json"]
     if plot and updates:
         plot_history(sparsifier.history, folder / "history.png", size=sparsifier.size)
         written.append("history.png")

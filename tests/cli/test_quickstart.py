@@ -27,5 +27,5 @@ def test_quickstart_goes_all_the_way(
     assert [row["name"] for row in found["bench"]] == ["dense", "compiled"]
     assert all(row["peak_memory_bytes"] > 0 for row in found["bench"])
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    assert written == {"srigl.sfx", "dense.sfx", "weights.safetensors", "masks.safetensors"}
+    assert written == {"srigl.sfx", "dense.sfx", "weights.safetensors", "masks.safetensors", "report.html"}
     assert accuracy(sparsefx.load(tmp_path / "run" / "srigl.sfx"), load_digits()) == found["accuracy"]["compiled"]

@@ -77,6 +77,7 @@ def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     names = {path.name for path in run.iterdir()}
     assert names == {
         "checkpoint.pt",
+        "epochs.json",
         "weights.safetensors",
         "masks.safetensors",
         "history.json",
