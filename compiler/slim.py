@@ -45,8 +45,8 @@ def slim(
     In evaluation mode the copy computes what the masked model computes: constants of removed channels go into biases
     (which layers without one are given), and through padded convolutions into kept channels of zero weights. In
     training mode BatchNorm uses the batch's statistics, and the constants are those of the evaluation mode. The model
-    is left as it is. `masks` is a MaskSet or its file; without one the zeros in the weights are the mask. The masks that
-    come back fit the copy; method, step and settings are kept.
+    is left as it is. `masks` is a MaskSet or its file; without one the zeros in the weights are the mask. The masks
+    that come back fit the copy; method, step and settings are kept.
 
     The copy has its configuration as `config` (as `slim_config` where the class has a `config` of its own): plain JSON,
     from which `sparsefx.rebuild_slim(full_size_model, config)` builds it again for `load_state_dict`.

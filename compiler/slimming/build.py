@@ -17,16 +17,17 @@ from .cuts import Cuts
 def build(model: nn.Module, masks: MaskSet, cuts: Cuts) -> nn.Module:
     """A copy of `model` with its masks applied and its tensors cut; types, devices and ties stay."""
     small = copy.deepcopy(model)
+    for old, new in zip(model.parameters(), small.parameters(), strict=True):
+        new.__dict__.update(old.__dict__)  # marks that training put there, which a deep copy leaves behind
     masks.apply(small)
-    names = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     for name, cut in cuts.tensors.items():
-        if name in names:  # a tied tensor goes by its first name
-            replace_tensor(small, name, cut.value)
+        replace_tensor(small, name, cut.value)
     for name, value in cuts.biases.items():
         weight = small.get_parameter(name.removesuffix("bias") + "weight")
         add_bias(small, name, value.to(weight.device, weight.dtype), requires_grad=weight.requires_grad)
-    for prefix, module in small.named_modules():
-        resize(module, cuts.groups.get(f"{prefix}.weight".lstrip(".")))
+    groups = {id(small.get_parameter(name)): count for name, count in cuts.groups.items()}
+    for module in small.modules():
+        resize(module, groups.get(id(getattr(module, "weight", None))))
     return small
 
 

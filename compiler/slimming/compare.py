@@ -96,8 +96,9 @@ def _bounds(arguments: dict[str, Any]) -> tuple[Any, Any]:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and torch.equal(a.nan_to_num() if a.is_floating_point() else a,
-                                                  b.nan_to_num() if b.is_floating_point() else b)
+        return a.shape == b.shape and torch.equal(
+            a.nan_to_num() if a.is_floating_point() else a, b.nan_to_num() if b.is_floating_point() else b
+        )
     return type(a) is type(b) and bool(a == b)
 
 

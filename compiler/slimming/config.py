@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,9 +25,11 @@ def make_config(model: nn.Module, small: nn.Module, cuts: Cuts, fixed: Mapping[s
     changed = {n: c for n, c in cuts.tensors.items() if n in full and c.value.shape != full[n].shape}
     before, after = dict(model.named_modules()), dict(small.named_modules())
     layers = {name: _changes(before[name], module) for name, module in after.items()}
+    again = {"slimmed_before": config_of(model)} if config_of(model) is not None else {}
     return {
         "format": _FORMAT,
         "version": _VERSION,
+        **again,
         "model": type(model).__name__,
         "exact_at": sizes,
         "parameters_before": sum(p.numel() for p in model.parameters()),
@@ -56,7 +59,7 @@ def rebuild_slim(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     `load_state_dict`. Raises BundleError where `config` is none, or is one of another model.
     """
     data = _checked(config)
-    small = copy.deepcopy(model)
+    small = copy.deepcopy(model) if data.get("slimmed_before") is None else rebuild_slim(model, data["slimmed_before"])
     tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     for name, entry in data["tensors"].items():
         if name not in tensors or list(tensors[name].shape) != entry["was"]:
@@ -65,20 +68,29 @@ def rebuild_slim(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
                 f"the slim configuration of {data['model']} wants {name} of shape {entry['was']}, but in this "
                 f"{type(model).__name__} it {found}; build the full-size model that was slimmed"
             )
-        replace_tensor(small, name, _cut(tensors[name], entry))
+        replace_tensor(small, name, _cut(tensors[name], _checked_tensor(name, entry)))
     for name, size in data["biases"].items():
         weight = tensors[name.removesuffix("bias") + "weight"]
         add_bias(small, name, weight.new_zeros(size), requires_grad=weight.requires_grad)
     for name, sizes in data["layers"].items():
+        module = small.get_submodule(name)
+        if not sizes.keys() <= sizes_of(module).keys() or not _are_counts(list(sizes.values())):
+            raise BundleError(f"the slim configuration's layer {name} is damaged; slim the model again")
         for attribute, size in sizes.items():
-            setattr(small.get_submodule(name), attribute, size)
+            setattr(module, attribute, size)
     attach(small, copy.deepcopy(dict(config)))
     return small
 
 
+def config_of(model: nn.Module) -> Config | None:
+    """The configuration of a slim module; None where the module is none."""
+    found = (getattr(model, name, None) for name in ("slim_config", "config"))
+    return next((config for config in found if _is_config(config)), None)
+
+
 def attach(small: nn.Module, config: Config) -> None:
     """Put the configuration on a module: as `config`, or as `slim_config` where its class has a `config` of its own."""
-    own = hasattr(small, "config") and not _is_config(getattr(small, "config"))
+    own = hasattr(small, "config") and not _is_config(small.config)
     setattr(small, "slim_config" if own else "config", config)
 
 
@@ -93,6 +105,19 @@ def _cut(tensor: Tensor, entry: Mapping[str, Any]) -> Tensor:
         if kept is not None and max(kept) < cut.shape[axis]:
             cut = cut.index_select(axis, torch.tensor(kept, device=cut.device))
     return cut if list(cut.shape) == entry["shape"] else tensor.new_zeros(entry["shape"])
+
+
+def _checked_tensor(name: str, entry: Any) -> Mapping[str, Any]:
+    shape, kept = entry.get("shape"), entry.get("kept")
+    lists = [k for k in kept if k is not None] if isinstance(kept, list) else [None]
+    ordered = all(_are_counts(k) and all(a < b for a, b in itertools.pairwise(k)) for k in lists)
+    if not (_are_counts(shape) and ordered and len(kept) == len(shape) == len(entry["was"])):
+        raise BundleError(f"the slim configuration's tensor {name} is damaged; slim the model again")
+    return entry  # type: ignore[no-any-return]
+
+
+def _are_counts(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
 
 
 def _checked(config: Any) -> Mapping[str, Any]:

@@ -35,14 +35,12 @@ class CutChannels(GraphPass):
         return self._analysis
 
     def rewrite(self, graph_module: GraphModule) -> bool:
-        self._analysis = analyse_channels(
-            graph_module, self._rules, restrict=self._restriction, measure=self._measure
-        )
+        self._analysis = analyse_channels(graph_module, self._rules, restrict=self._restriction, measure=self._measure)
         return cut_channels(graph_module, self._analysis)
 
     def cuts(self) -> Cuts:
         """What the cut means for the module's tensors."""
-        return find_cuts(self.analysis, self._restriction.tensors.by_name)
+        return find_cuts(self.analysis, self._restriction.tensors.first_names)
 
     def changed_nodes(self) -> set[str]:
         """Names of the nodes that have, or read, a tensor of which something went."""

@@ -44,28 +44,28 @@ class Cuts:
     groups: Mapping[str, int]
 
 
-def find_cuts(analysis: ChannelAnalysis, names: Mapping[str, Tensor]) -> Cuts:
-    """The cuts that an analysis made in its graph, of tensors that have one of `names`."""
+def find_cuts(analysis: ChannelAnalysis, names: Mapping[str, str]) -> Cuts:
+    """The cuts that an analysis made in its graph; `names` has the module's tensors, each by its first name."""
     tensors: dict[str, TensorCut] = {}
     biases: dict[str, Tensor] = {}
     groups: dict[str, int] = {}
     for node, value in analysis.trace.constants():
-        if origin_of(node) in names:
+        if (name := names.get(origin_of(node))) is not None:
             kept = tuple(_indices(axis_mask(analysis.compaction, value, j)) for j in range(len(value.axes)))
-            tensors[origin_of(node)] = TensorCut(constant_of(node), kept, partial(analysis.compaction.cut, value=value))
+            tensors[name] = TensorCut(constant_of(node), kept, partial(analysis.compaction.cut, value=value))
     for contraction in analysis.trace.contractions:
-        weight = contraction.weight
-        if weight is None or origin_of(weight) not in names:
+        weight = names.get(origin_of(contraction.weight)) if contraction.weight is not None else None
+        if weight is None:
             continue
-        layer = _LayerCut.of(contraction, analysis)
-        tensors[origin_of(weight)] = layer.weight()
-        if "groups" in (arguments := bind(contraction.node)):
-            groups[origin_of(weight)] = arguments["groups"]
+        layer, arguments = _LayerCut.of(contraction, analysis), bind(contraction.node)
+        tensors[weight] = layer.weight()
+        if "groups" in arguments:
+            groups[weight] = arguments["groups"]
         bias = arguments.get(contraction.bias_name or "")
         if isinstance(bias, Node) and contraction.bias is None:
             biases[origin_of(bias)] = constant_of(bias)
         elif isinstance(bias, Node):
-            tensors[origin_of(bias)] = layer.bias(bias)
+            tensors[names[origin_of(bias)]] = layer.bias(bias)
     return Cuts(tensors, biases, groups)
 
 
@@ -101,7 +101,9 @@ class _LayerCut:
     def _narrow(self, tensor: Tensor) -> Tensor:
         kernel = self.contraction.kernel
         canonical = kernel.layout.to_canonical(tensor, kernel.groups)
-        return kernel.layout.from_canonical(cut_weight(canonical, self.inputs, self.outputs), kernel.window).contiguous()
+        return kernel.layout.from_canonical(
+            cut_weight(canonical, self.inputs, self.outputs), kernel.window
+        ).contiguous()
 
     def _silent(self, value: Tensor) -> Tensor:
         kernel = self.contraction.kernel

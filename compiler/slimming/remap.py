@@ -24,7 +24,9 @@ def remap_masks(masks: MaskSet, model: nn.Module, small: nn.Module, cuts: Cuts) 
             mask = mask | (cut.value != 0)  # what carries the constants of removed channels
         found[name] = mask
     layouts = {f"{p}.weight".lstrip("."): WeightLayout.of(m) for p, m in small.named_modules(remove_duplicate=False)}
-    structures = {n: s for n in masks if (s := _kept_structure(masks.structure(n), found[n], layouts.get(n))) is not None}
+    structures = {
+        n: s for n in masks if (s := _kept_structure(masks.structure(n), found[n], layouts.get(n))) is not None
+    }
     return MaskSet(
         found,
         method=masks.method,

@@ -79,7 +79,7 @@ def _problem(original: list[Node], meant: GraphModule, small: nn.Module, capture
         frame = user_frame(error.__cause__ or error)
         place = f'File "{frame.filename}", line {frame.lineno}, in' if frame is not None else "nowhere"
         here = tuple(n for n in original if place in n.meta.get("stack_trace", ""))
-        return _Problem(str(error).split("\n")[0], here)
+        return _Problem(str(error.__cause__ or error).strip().split("\n")[0], here)
     difference = first_difference(meant, found)
     if difference is None:
         return None
@@ -90,7 +90,9 @@ def _problem(original: list[Node], meant: GraphModule, small: nn.Module, capture
 
 def line_of(node: Node) -> str:
     """` at file:line`, of the user's innermost line that made a node."""
-    places = [line.strip() for line in node.meta.get("stack_trace", "").splitlines() if line.strip().startswith("File ")]
+    places = [
+        line.strip() for line in node.meta.get("stack_trace", "").splitlines() if line.strip().startswith("File ")
+    ]
     own = [place for place in places if "/torch/" not in place]
     if not own:
         return ""

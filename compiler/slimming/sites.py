@@ -32,6 +32,12 @@ class ModuleTensors:
             **dict(model.named_buffers(remove_duplicate=False)),
         }
 
+    @cached_property
+    def first_names(self) -> dict[str, str]:
+        """The first name of every tensor, by every name that it has."""
+        first: dict[int, str] = {}
+        return {name: first.setdefault(id(tensor), name) for name, tensor in self.by_name.items()}
+
     def key(self, node: Node | None) -> int | None:
         """What identifies the tensor that a get_attr node reads; None where it is none of the module's own."""
         tensor = self.by_name.get(origin_of(node)) if node is not None else None
@@ -102,6 +108,8 @@ class Sites:
         return key is not None and len(self.of[key]) == 1
 
     def _takes_bias(self, weight: str) -> bool:
-        owner = self.tensors.owner(weight)
+        owner, names = self.tensors.owner(weight), list(self.tensors.first_names.values())
+        if names.count(self.tensors.first_names[weight]) > 1:
+            return False  # which of the layers that share it would need the bias is not known
         standard = isinstance(owner, nn.Linear | _ConvNd) and weight.rpartition(".")[2] == "weight"
         return standard and "bias" in owner._parameters and owner._parameters["bias"] is None

@@ -143,6 +143,18 @@ def _compile(parser: argparse.ArgumentParser) -> None:
     _threads(parser)
 
 
+def _slim(parser: argparse.ArgumentParser) -> None:
+    _model_arguments(parser)
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="FOLDER", help="where weights, configuration and masks go"
+    )
+    parser.add_argument(
+        "--fixed-sizes", action="store_true", help="remove more, exact at the sizes in --input only (any batch)"
+    )
+    parser.add_argument("--static-batch", action="store_true", help="fix the batch to the one in --input")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare with the masked model")
+
+
 def _verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", help="folder of a bundle")
     _model_arguments(parser)
@@ -227,6 +239,7 @@ _COMMANDS = {
     "quickstart": ("train a small sparse network on real digits, compile, verify and time it", _quickstart),
     "train": ("train a network sparse, with checkpoints, to weights and masks", _train),
     "compile": ("compile a masked model into a bundle", _compile),
+    "slim": ("make a model's own layers smaller, to be trained on", _slim),
     "verify": ("compare a bundle's engine with the masked model", _verify),
     "bench": ("time bundles against each other in one interleaved run", _bench),
     "inspect": ("show what is in a bundle or in a file of masks", _inspect),
