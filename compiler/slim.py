@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..training.masks import MaskSet
 from ..training.model_weights import weights_of
 from .prepare import Masks, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification
-from .slimming.build import build
+from .slimming.build import build, copy_module
 from .slimming.check import check_outputs, check_training
 from .slimming.config import attach, make_config, rebuild_slim
 from .slimming.remap import remap_masks
@@ -87,7 +86,7 @@ def slim(
 def _on_cpu(model: nn.Module) -> nn.Module:
     """The model itself, or a copy of one that is elsewhere."""
     tensors = [*model.parameters(), *model.buffers()]
-    return model if all(t.device.type == "cpu" for t in tensors) else copy.deepcopy(model).cpu()
+    return model if all(t.device.type == "cpu" for t in tensors) else copy_module(model).cpu()
 
 
 def _sample_on_cpu(args: tuple[Any, ...], kwargs: Mapping[str, Any] | None) -> Sample:

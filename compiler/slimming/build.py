@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from ...passes.errors import CaptureError
 from ...training.masks import MaskSet
 from .cuts import Cuts
 
 
 def build(model: nn.Module, masks: MaskSet, cuts: Cuts) -> nn.Module:
     """A copy of `model` with its masks applied and its tensors cut; types, devices and ties stay."""
-    small = copy.deepcopy(model)
+    small = copy_module(model)
     for old, new in zip(model.parameters(), small.parameters(), strict=True):
         new.__dict__.update(old.__dict__)  # marks that training put there, which a deep copy leaves behind
     masks.apply(small)
@@ -29,6 +30,17 @@ def build(model: nn.Module, masks: MaskSet, cuts: Cuts) -> nn.Module:
     for module in small.modules():
         resize(module, groups.get(id(getattr(module, "weight", None))))
     return small
+
+
+def copy_module(model: nn.Module) -> nn.Module:
+    """A deep copy. Raises CaptureError where the module holds tensors that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise CaptureError(
+            f"{type(model).__name__} cannot be copied: {error}. Layers that compute their weights in hooks "
+            "(weight_norm, spectral_norm) keep results; remove them, or use torch.nn.utils.parametrizations"
+        ) from error
 
 
 def replace_tensor(model: nn.Module, name: str, value: Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...passes.errors import BundleError
-from .build import add_bias, replace_tensor, sizes_of
+from .build import add_bias, copy_module, replace_tensor, sizes_of
 from .cuts import Cuts, TensorCut
 
 _FORMAT = "sparsefx.slim"
@@ -59,7 +59,7 @@ def rebuild_slim(model: nn.Module, config: Mapping[str, Any]) -> nn.Module:
     `load_state_dict`. Raises BundleError where `config` is none, or is one of another model.
     """
     data = _checked(config)
-    small = copy.deepcopy(model) if data.get("slimmed_before") is None else rebuild_slim(model, data["slimmed_before"])
+    small = copy_module(model) if data.get("slimmed_before") is None else rebuild_slim(model, data["slimmed_before"])
     tensors = {**dict(small.named_parameters()), **dict(small.named_buffers())}
     for name, entry in data["tensors"].items():
         if name not in tensors or list(tensors[name].shape) != entry["was"]:
@@ -109,7 +109,7 @@ def _cut(tensor: Tensor, entry: Mapping[str, Any]) -> Tensor:
 
 def _checked_tensor(name: str, entry: Any) -> Mapping[str, Any]:
     shape, kept = entry.get("shape"), entry.get("kept")
-    lists = [k for k in kept if k is not None] if isinstance(kept, list) else [None]
+    lists: list[Any] = [k for k in kept if k is not None] if isinstance(kept, list) else [None]
     ordered = all(_are_counts(k) and all(a < b for a, b in itertools.pairwise(k)) for k in lists)
     if not (_are_counts(shape) and ordered and len(kept) == len(shape) == len(entry["was"])):
         raise BundleError(f"the slim configuration's tensor {name} is damaged; slim the model again")
@@ -120,7 +120,7 @@ def _are_counts(numbers: Any) -> bool:
     return isinstance(numbers, list) and all(type(n) is int and n >= 0 for n in numbers)
 
 
-def _checked(config: Any) -> Mapping[str, Any]:
+def _checked(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not _is_config(config):
         raise BundleError("expected the config of a module that sparsefx.slim returned, found something else")
     if config.get("version") != _VERSION:

@@ -6,7 +6,9 @@ graph that was meant; where they differ, or where forward fails, the channels co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -74,7 +76,8 @@ class _Problem:
 
 def _problem(original: list[Node], meant: GraphModule, small: nn.Module, capture: Capture) -> _Problem | None:
     try:
-        found = tidy(capture(small))
+        with _quiet_log():
+            found = tidy(capture(small))
     except CaptureError as error:
         frame = user_frame(error.__cause__ or error)
         place = f'File "{frame.filename}", line {frame.lineno}, in' if frame is not None else "nowhere"
@@ -86,6 +89,17 @@ def _problem(original: list[Node], meant: GraphModule, small: nn.Module, capture
     number, what = difference
     node = original[number]
     return _Problem(f"{what}{line_of(node)}", (node,))
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    """No log of torch's about shapes that do not fit: here they are an expected answer."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def line_of(node: Node) -> str:

@@ -89,8 +89,8 @@ class Sites:
             if (key := tensors.key(node)) is not None:
                 found[key].append(Site("values", value=value))
         for contraction in trace.contractions:
-            for kind, node in (("weight", contraction.weight), ("bias", contraction.bias)):
-                if (key := tensors.key(node)) is not None:
+            for kind, read in (("weight", contraction.weight), ("bias", contraction.bias)):
+                if (key := tensors.key(read)) is not None:
                     found[key].append(Site(kind, contraction))
         return Sites(tensors, found)
 

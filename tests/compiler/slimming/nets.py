@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from tests.helpers import MakeInputs, inputs_like, randomise, worst_error
 IMAGE: tuple[tuple[int, ...], ...] = ((3, 9, 8),)
 
 
-def lively(model: nn.Module, shapes: Sequence[Sequence[int]] = IMAGE, seed: int = 0) -> tuple[nn.Module, MakeInputs]:
+def lively(model: nn.Module, shapes: Sequence[Sequence[int]] = IMAGE, seed: int = 0) -> tuple[Any, MakeInputs]:
     """The model in float64 and evaluation mode with random affine parameters and statistics, and its inputs."""
     generator = torch.Generator().manual_seed(seed)
     make_inputs = inputs_like(*shapes, seed=seed)
