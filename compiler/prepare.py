@@ -54,14 +54,20 @@ def capture_masked(
     masks: Masks,
     dynamic_batch: bool,
     dynamic_shapes: Any,
+    *,
+    fold: bool = True,
 ) -> Captured:
-    """Capture a model and apply its masks (a MaskSet, its file, or none). Raises CaptureError and MaskError."""
+    """Capture a model and apply its masks (a MaskSet, its file, or none). Raises CaptureError and MaskError.
+
+    Without `fold` expressions of parameters stay what the model computes from them.
+    """
     mask_set = masks if isinstance(masks, MaskSet) or masks is None else MaskSet.load(masks)
     patterns = _patterns(model, mask_set)
     graph = capture(model, example.args, example.kwargs, dynamic_batch=dynamic_batch, dynamic_shapes=dynamic_shapes)
     unread = apply_patterns(graph, patterns)
     notes = [*training_note(model), *check_finite(graph)]
-    FoldConstants()(graph)  # expressions of parameters become parameters, by which layers are then known
+    if fold:
+        FoldConstants()(graph)  # expressions of parameters become parameters, by which layers are then known
     state = mask_set.masked_state(model) if mask_set is not None and isinstance(model, nn.Module) else {}
     batches = dynamic_batch and dynamic_shapes is None and not isinstance(model, ExportedProgram)
     notes += [f"the mask of {name} has no effect: the model does not read it" for name in unread]

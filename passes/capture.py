@@ -209,11 +209,14 @@ def _reason(error: Exception) -> str:
 
 
 def _user_line(error: Exception) -> str | None:
-    """The innermost frame outside torch and this package, as `file:line in function: source`."""
+    """The innermost line of the user's, as `file:line in function: source`."""
+    frame = user_frame(error)
+    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}" if frame is not None else None
+
+
+def user_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The innermost frame of an error's traceback outside torch and this module."""
     torch_folder = torch.__file__.removesuffix("__init__.py")
     frames: Sequence[traceback.FrameSummary] = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(torch_folder) and f.filename not in _OURS]
-    if not own:
-        return None
-    frame = own[-1]
-    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
+    return own[-1] if own else None

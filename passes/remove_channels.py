@@ -56,20 +56,25 @@ class RemoveChannels(GraphPass):
     def rewrite(self, graph_module: GraphModule) -> bool:
         analysis = analyse_channels(graph_module, self.rules, self.least)
         self.final_analysis = analysis
-        if not any(analysis.compaction.changed(v) for n in graph_module.graph.nodes for v in analysis.trace.values(n)):
-            return False
-        contractions = {c.node: c for c in analysis.trace.contractions}
-        alive = [n for n in graph_module.graph.nodes if _is_alive(n, analysis)]
-        for node in alive:
-            rule = analysis.trace.rule_of(node)
-            if node.op == "get_attr":
-                _cut_constant(node, analysis)
-            elif node not in contractions and rule is not None and rule.rewrite is not None:
-                rule.rewrite(Rewrite(node, analysis.trace.lookup, analysis.compaction))
-        for node in alive:  # last, because they may insert nodes, which the analysis has no values of
-            if node in contractions:
-                _rewrite_contraction(contractions[node], analysis)
-        return True
+        return cut_channels(graph_module, analysis)
+
+
+def cut_channels(graph_module: GraphModule, analysis: ChannelAnalysis) -> bool:
+    """Rewrite a graph to the channels that its analysis keeps; tells whether any went."""
+    if not any(analysis.compaction.changed(v) for n in graph_module.graph.nodes for v in analysis.trace.values(n)):
+        return False
+    contractions = {c.node: c for c in analysis.trace.contractions}
+    alive = [n for n in graph_module.graph.nodes if _is_alive(n, analysis)]
+    for node in alive:
+        rule = analysis.trace.rule_of(node)
+        if node.op == "get_attr":
+            _cut_constant(node, analysis)
+        elif node not in contractions and rule is not None and rule.rewrite is not None:
+            rule.rewrite(Rewrite(node, analysis.trace.lookup, analysis.compaction))
+    for node in alive:  # last, because they may insert nodes, which the analysis has no values of
+        if node in contractions:
+            _rewrite_contraction(contractions[node], analysis)
+    return True
 
 
 def _is_alive(node: Node, analysis: ChannelAnalysis) -> bool:

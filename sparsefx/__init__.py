@@ -24,6 +24,8 @@ _PUBLIC = {
     "profile": "sparsefx.runtime.latency.profile",
     "LatencyTable": "sparsefx.runtime.latency.table",
     "CompiledModel": "sparsefx.compiler.compiled",
+    "slim": "sparsefx.compiler.slim",
+    "rebuild_slim": "sparsefx.compiler.slim",
     "MaskSet": "sparsefx.training.masks",
     "SparsefxError": "sparsefx.passes.errors",
     "CaptureError": "sparsefx.passes.errors",

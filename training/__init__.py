@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .methods.rigl import RigL
     from .methods.set import SET
     from .methods.srigl import SRigL
-    from .methods.static import Random
+    from .methods.static import Fixed, Random
     from .methods.uniform_channels import UniformChannels
     from .sparsifier import Sparsifier
 
@@ -28,6 +28,7 @@ _PUBLIC = {
     "Campfire": "methods.campfire",
     "ChannelIEE": "methods.channel_iee",
     "Chase": "methods.chase",
+    "Fixed": "methods.static",
     "GMP": "methods.gmp",
     "GraNet": "methods.granet",
     "GraSP": "methods.at_initialisation",
@@ -55,6 +56,7 @@ __all__ = [
     "Campfire",
     "ChannelIEE",
     "Chase",
+    "Fixed",
     "GraNet",
     "GraSP",
     "MaskSet",

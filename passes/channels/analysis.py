@@ -7,7 +7,7 @@ for removed constants are added, and what a tensor needs to be rectangular. Clos
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -59,12 +59,19 @@ def analyse_channels(
     graph_module: GraphModule,
     rules: Mapping[str, OperatorRule] | None = None,
     least: Mapping[str, int] | None = None,
+    restrict: Callable[[GraphTrace], None] | None = None,
+    *,
+    measure: bool = True,
 ) -> ChannelAnalysis:
     """Analyse a captured graph; constants are compared through the sparsity patterns on its get_attr nodes.
 
-    `least` has, for layers by name, how many output channels should stay at least, of those they have.
+    `least` has, for layers by name, how many output channels should stay at least, of those they have. `restrict` may
+    add pins, couplings and constraints to the traced flow. Without `measure` channels whose constants vary over
+    positions stay: nothing then rests on values measured at the captured sizes.
     """
     trace = GraphTrace(graph_module, rules)
+    if restrict is not None:
+        restrict(trace)
     group = connected_components(trace.flow.size, trace.flow.couplings)
     closure = _Closure(trace, group)
     settled = False
@@ -72,7 +79,7 @@ def analyse_channels(
         for value in reversed(trace.flow.values):
             value.transfer.backward(value)
         closure.keep_needed()
-        plans = closure.close(_measured_maps(graph_module, trace, closure.kept))
+        plans = closure.close(_measured_maps(graph_module, trace, closure.kept) if measure else {})
         settled = not closure.keep_least(least or {}) and not _demand_partial_functions(trace, closure.kept)
     return ChannelAnalysis(trace, group, closure.kept, plans, closure.reasons)
 

@@ -57,6 +57,16 @@ class SameRows:
         return np.concatenate([table[wanted & ~row, 0] for table, row in zip(self.tables, rows, strict=True)])
 
 
+@dataclass(frozen=True)
+class NotEmpty:
+    """At least one element is kept: the first, where there is no other."""
+
+    elements: Indices
+
+    def missing(self, kept: Mask) -> Indices:
+        return self.elements.reshape(-1)[: 0 if kept[self.elements].any() else 1]
+
+
 def _fill(have: Mask) -> Mask:
     """The smallest rectangular superset, preferring the lowest indices."""
     if have.ndim == 1:

@@ -55,6 +55,10 @@ class GraphTrace:
         """The node's values, without tracing anything that no rule has asked for."""
         return flatten(self._values.get(node))
 
+    def nodes(self) -> list[Node]:
+        """All nodes but constants, in order."""
+        return [n for n in self._values if n.op != "get_attr"]
+
     def constants(self) -> list[tuple[Node, Value]]:
         """The parameters and buffers that operators have asked for element by element."""
         return [(n, v) for n, v in self._values.items() if n.op == "get_attr" and isinstance(v, Value)]

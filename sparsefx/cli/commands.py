@@ -16,6 +16,7 @@ from sparsefx.cli import (
     quickstart_command,
     report_command,
     serve_export_command,
+    slim_command,
     table_command,
     train_command,
     verify_command,
@@ -48,6 +49,11 @@ COMMANDS = {
         "compile a masked model into a bundle",
         compile_command.add_arguments,
         compile_command.run,
+    ),
+    "slim": Command(
+        "make a model's own layers smaller, to be trained on",
+        slim_command.add_arguments,
+        slim_command.run,
     ),
     "verify": Command(
         "compare a bundle's engine with the masked model",

@@ -22,6 +22,9 @@ EXAMPLES = {
   sparsefx compile torchvision.models:resnet18 --input 1x3x224x224 -o resnet18.sfx   (zeros in the weights are the mask)
   sparsefx compile exported.pt2 --input 1x3x224x224 -o exported.sfx --json
   sparsefx compile mymodels:resnet50 --input 1x3x224x224 --target tensorrt-rtx:sm89 --precision fp16 -o rtx.sfx""",
+    "slim": """examples:
+  sparsefx slim mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224 -o slim
+  sparsefx slim torchvision.models:resnet18 --input 1x3x224x224 -o slim   (zeros in the weights are the mask)""",
     "verify": """example:
   sparsefx verify resnet50.sfx mymodels:resnet50 --weights trained.pth --masks masks.safetensors --input 1x3x224x224""",
     "bench": """examples:

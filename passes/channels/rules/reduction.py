@@ -78,6 +78,11 @@ def total(call: Call) -> Result:
     return reduce(call, (lambda c: c[0] * count) if known else None)
 
 
+def total_of_any_size(call: Call) -> Result:
+    """A sum that must not rest on how many positions were captured: of zeros zero, else of unknown value."""
+    return reduce(call, lambda c: np.where(c[0] == 0.0, 0.0, np.nan))
+
+
 def mean(call: Call) -> Result:
     """Over positions a uniform channel keeps its value; over channels it is a contraction."""
     operand, dims = call.value("self"), _dims(call)

@@ -1,0 +1,1 @@
+"""Slimming a module: its own classes, with smaller parameters."""
