@@ -19,6 +19,7 @@ from .choice import EXACT, MEASURED, REPRESENTATIONS, WIDTHS
 from .compiled import CompiledModel
 from .make_report import make_report
 from .masked_model import keep_graph
+from .model_files import ModelOrFile, compare_with_its_file, fixes_its_batch, open_model
 from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
 from .slim_engine import EngineMaker
@@ -32,7 +33,7 @@ from .widths import table_for
 
 
 def compile(
-    model: Model,
+    model: ModelOrFile,
     example_inputs: tuple[Any, ...],
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -54,7 +55,8 @@ def compile(
 ) -> CompiledModel:
     """Compile a masked model into a smaller engine that computes the same function.
 
-    `model` is exported in evaluation mode; its mode and parameters are left as they are. `masks` is a MaskSet or
+    `model` is exported in evaluation mode; its mode and parameters are left as they are. It may be the path of an
+    .onnx file, which is compared with ONNX Runtime's run of it, or of a .pt2 file. `masks` is a MaskSet or
     its file; without one the zeros in the weights are the mask. `dynamic_batch` and `dynamic_shapes` as in
     `sparsefx.passes.capture`. `rules` adds rows to the operator table, by operator name. With `verify`, random
     inputs and `verify_inputs` (a tuple of arguments, or a list of them) go through the engine and through the
@@ -93,7 +95,11 @@ def compile(
     inputs = tensors_of(example)
     table = None if latency_table is None else table_for(latency_table, target, threads, inputs)
     with stages("capture"):
+        model = open_model(model)
+        dynamic_batch = dynamic_batch and not fixes_its_batch(model)
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
+        samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
+        file_note = compare_with_its_file(model, masked, samples) if verify else None
         reference = masked.reference(model)
         before = keep_graph(masked.graph) if wider else None
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
@@ -105,6 +111,7 @@ def compile(
         with stages("thinner layers"):
             slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
+    report.notes += [file_note] if file_note is not None else []
     report.notes += [f"the mask of {name} has no effect: the model does not read it" for name in masked.unread]
     report.choice, report.widths, report.thinner = slim.choice, wide, thinner
     if slim.build is not None:
@@ -114,7 +121,6 @@ def compile(
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
-            samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
             verify_compiled(compiled, reference, samples, tolerance, rules)
     if slim.build is not None:
         report.states = slim.build.states.to_dict()
@@ -124,7 +130,7 @@ def compile(
 
 def verify_engine(
     engine: Engine,
-    model: Model,
+    model: ModelOrFile,
     example_inputs: tuple[Any, ...],
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -134,6 +140,7 @@ def verify_engine(
 ) -> Verification:
     """Compare any engine with the masked model, as `compile` does; the result tells whether it passed."""
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
+    model = open_model(model)
     fixed = not any(isinstance(size, str) for spec in engine.signature.inputs for size in spec.shape[:1])
     masked = capture_masked(model, example, masks, not fixed, None)
     names = [spec.name for spec in engine.signature.outputs]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from sparsefx.compiler.model_files import open_model
 from sparsefx.passes.errors import CaptureError, MaskError
 from sparsefx.training.importers import Checkpoint, read_checkpoint
 from sparsefx.training.masks import MaskSet
@@ -28,10 +29,10 @@ def load_model(arguments: Namespace) -> tuple[nn.Module | ExportedProgram, MaskS
     Raises CaptureError and MaskError with what is wrong.
     """
     name: str = arguments.model
-    if name.endswith(".pt2"):
+    if name.endswith((".pt2", ".onnx")):
         if arguments.weights:
-            raise CaptureError("a .pt2 file has its weights inside; drop --weights")
-        return _load_exported(Path(name)), arguments.masks
+            raise CaptureError(f"{name} has its weights inside; drop --weights")
+        return open_model(name), arguments.masks
     model = _call_factory(name)
     carried = _load_weights(model, Path(arguments.weights)) if arguments.weights else None
     return model, arguments.masks or carried
@@ -43,19 +44,10 @@ def example_inputs(arguments: Namespace) -> tuple[Tensor, ...]:
     return tuple(_example(text, generator) for text in arguments.input)
 
 
-def _load_exported(path: Path) -> ExportedProgram:
-    if not path.is_file():
-        raise CaptureError(f"there is no file {path}")
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        raise CaptureError(f"{path} cannot be loaded by torch.export.load: {error}") from error
-
-
 def _call_factory(name: str) -> nn.Module:
     module_name, colon, function = name.partition(":")
     if not colon or not function:
-        raise CaptureError(f"the model must be module:function or a .pt2 file, found {name!r}")
+        raise CaptureError(f"the model must be module:function, a .pt2 file or an .onnx file, found {name!r}")
     sys.path.insert(0, os.getcwd())
     try:
         model = getattr(importlib.import_module(module_name), function)()

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsefx.cli.examples import EXAMPLES
 
-_MODEL_HELP = "a factory as module:function (called without arguments), or a .pt2 file of torch.export"
+_MODEL_HELP = "a factory as module:function (called without arguments), a .pt2 file of torch.export, or an .onnx file"
 _INPUT_HELP = (
     "shape of an input, as 1x3x224x224, 1x128:int64 or 1x128:int64:30522 (numbers below 30522); repeat per input"
 )
