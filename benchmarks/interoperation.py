@@ -1,11 +1,11 @@
-"""One small model of each family of timm and each architecture of transformers, with 30% of the filters of every layer zero.
+"""One small model of each family of timm and of transformers, with 30% of the filters of every layer zero.
 
     python -m benchmarks.interoperation [--model PART ...] [--minutes N]
 
 Random weights, nothing is downloaded. Each model is compiled to an ONNX Runtime engine, which must be within 1e-4 or
-three times the model's own rounding error, and to a graph, which is compared with the captured model in float64; errors
-are in standard deviations of the output over inputs. Cases in the results file are not run again, those that failed are.
-Needs timm and transformers. About half an hour on one core.
+three times the model's own rounding error, and to a graph, which is compared with the captured model in float64;
+errors are in standard deviations of the output over inputs. Cases in the results file are not run again, those that
+failed are. Needs timm and transformers. About half an hour on one core.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def line(row: Row) -> str:
     channels = f"{row['channels_kept']}/{row['channels']}"
     share = row["parameters_kept"] / row["parameters"], row["macs_kept"] / row["macs"]
     figures = f"{channels:>13s} {share[0]:6.1%} {share[1]:6.1%} {row['graph_error']:8.1e} {row['engine_error']:8.1e}"
-    return f"{row['model']:44s} {figures} {row['engine_bound']:8.1e} {row['seconds']:5.0f} {', '.join(row['unknown_operators'])}"
+    unknown = ", ".join(row["unknown_operators"])
+    return f"{row['model']:44s} {figures} {row['engine_bound']:8.1e} {row['seconds']:5.0f} {unknown}"
 
 
 def _rows() -> dict[str, Row]:

@@ -22,6 +22,18 @@ from .graph import SIZE_NAMES, one_reader_per_node, operator_name
 # Composite operators that hide data movement: export them as the movement itself.
 _DECOMPOSED = ("einsum", "channel_shuffle", "repeat_interleave", "rot90", "glu", "stack", "unbind", "movedim", "diff")
 
+# What an error of torch.export says, and what to do about it; else _ADVICE.
+_KNOWN = (
+    (
+        "cache_utils",
+        "The model returns its cache of keys and values: set model.config.use_cache = False before capture.",
+    ),
+)
+_ADVICE = (
+    "Export follows one path through forward: replace branches on tensor values by torch.where or torch.cond, "
+    "avoid .item() and .tolist(), and pass dynamic_batch=False or dynamic_shapes if the model fixes a size."
+)
+
 Inputs = tuple[Any, ...]
 
 
@@ -161,11 +173,8 @@ def _explain(model: nn.Module, error: Exception) -> str:
     line = _user_line(error)
     where = f" at {line}" if line else ""
     reason = str(error).strip().split("\n")[0]
-    return (
-        f"{type(model).__name__} could not be captured{where}: {type(error).__name__}: {reason}\n"
-        "Export follows one path through forward: replace branches on tensor values by torch.where or torch.cond, "
-        "avoid .item() and .tolist(), and pass dynamic_batch=False or dynamic_shapes if the model fixes a size."
-    )
+    advice = next((known for part, known in _KNOWN if part in str(error)), _ADVICE)
+    return f"{type(model).__name__} could not be captured{where}: {type(error).__name__}: {reason}\n{advice}"
 
 
 def _user_line(error: Exception) -> str | None:

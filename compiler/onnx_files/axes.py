@@ -93,7 +93,7 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: int = 0,
+    transA: int = 0,  # noqa: N803, as ONNX has it
     transB: int = 0,  # noqa: N803
 ) -> Tensor:
     a, b = a.t() if transA else a, b if transB else b.t()
@@ -132,10 +132,8 @@ def rms_norm(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5,
 
 
 def group_norm(
-    x: Tensor, scale: Tensor, shift: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1, opset: int
+    x: Tensor, scale: Tensor, shift: Tensor, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
 ) -> Tensor:
-    if opset < 21 and scale.shape[0] == num_groups != x.shape[1]:
-        scale, shift = (t.repeat_interleave(x.shape[1] // num_groups) for t in (scale, shift))
     return F.group_norm(x, num_groups, scale, shift, epsilon)
 
 

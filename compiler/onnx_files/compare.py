@@ -40,8 +40,8 @@ def compare_with_file(
         worst = max(found.outputs, key=lambda check: check.max_error / check.bound)
         raise CaptureError(
             f"{path} in ONNX Runtime is not what was read from it: output {worst.name} differs by "
-            f"{worst.max_error:.2e} standard deviations (bound {worst.bound:.2e}). An operator was misread; please report "
-            "this with the file, and compile the PyTorch model that it was exported from instead"
+            f"{worst.max_error:.2e} standard deviations (bound {worst.bound:.2e}). An operator was misread; please "
+            "report this with the file, and compile the PyTorch model that it was exported from instead"
         )
     return found
 

@@ -144,9 +144,11 @@ def gather(x: Value, indices: Value, *, axis: int = 0) -> Value:
         return _as_array(np.take(x, indices.astype(int), axis))
     if is_numbers(indices) and indices.ndim == 0:
         return x.select(axis, indices.item())
-    index = as_tensor(indices, x)
+    index = as_tensor(indices % x.shape[axis] if is_numbers(indices) else indices, x)
     if x.ndim == 2 and axis % x.ndim == 0 and x.is_floating_point() and not is_numbers(indices):
         return F.embedding(index, x)
+    if not is_numbers(indices):
+        index = torch.where(index < 0, index + x.shape[axis], index)
     picked = torch.index_select(x, axis, index.reshape(-1))
     axis %= x.ndim
     return picked.reshape(*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]) if index.ndim != 1 else picked

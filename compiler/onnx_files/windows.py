@@ -74,10 +74,10 @@ def max_pool(
 ) -> Tensor:
     n = x.ndim - 2
     kernel, strides, dilations = list(kernel_shape), list(strides or [1] * n), list(dilations or [1] * n)
-    x, padding = _padded(x, auto_pad, pads, kernel, strides, dilations, -math.inf)
-    if any(2 * p > k for p, k in zip(padding, kernel, strict=True)):
-        x, padding = F.pad(x, [p for q in reversed(padding) for p in (q, q)], value=-math.inf), [0] * n
-    return _MAX_POOLS[n](x, kernel, strides, padding, dilations, bool(ceil_mode))
+    padded, padding = _padded(x, auto_pad, pads, kernel, strides, dilations, -math.inf)
+    if padded is not x and ceil_mode:
+        raise CaptureError("a MaxPool with uneven pads and ceil_mode is not read")
+    return _MAX_POOLS[n](padded, kernel, strides, padding, dilations, bool(ceil_mode))
 
 
 def average_pool(
@@ -96,8 +96,8 @@ def average_pool(
     if dilations is not None and any(d != 1 for d in dilations):
         raise CaptureError("an AveragePool with dilations is not read")
     padded, padding = _padded(x, auto_pad, pads, kernel, strides, [1] * n, 0.0)
-    if padded is not x and not count_include_pad:
-        raise CaptureError("an AveragePool with uneven pads that do not count is not read")
+    if padded is not x and (ceil_mode or not count_include_pad):
+        raise CaptureError("an AveragePool with uneven pads that do not count, or with ceil_mode, is not read")
     return _AVERAGE_POOLS[n](padded, kernel, strides, padding, bool(ceil_mode), bool(count_include_pad))
 
 
@@ -164,6 +164,8 @@ def resize(
     if sizes is not None:
         return F.interpolate(x, size=integers(sizes)[2:], **options_of_mode)  # type: ignore[arg-type]
     factors = scales.tolist() if isinstance(scales, Tensor) else list(scales)
+    if any(float(f) != 1.0 for f in factors[:2]):
+        raise CaptureError(f"a Resize of the batch or of channels is not read, found scales {factors}")
     return F.interpolate(x, scale_factor=[float(f) for f in factors[2:]], **options_of_mode)  # type: ignore[arg-type]
 
 

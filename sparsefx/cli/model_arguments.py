@@ -80,7 +80,14 @@ def _own_state(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
             state[weight.own_name] = state.pop(name)
             mask = checkpoint.masks.get(name, torch.ones_like(weight.pruning))
             state[f"{name}_mask"] = mask.to(weight.pruning.dtype)
-    return state
+    return state | _tied(model, state)
+
+
+def _tied(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Second names of shared weights, which safetensors leaves out."""
+    shared = {id(t): name for name, t in model.state_dict(keep_vars=True).items() if name in state}
+    own = model.state_dict(keep_vars=True).items()
+    return {name: state[shared[id(t)]] for name, t in own if name not in state and id(t) in shared}
 
 
 def _example(text: str, generator: torch.Generator) -> Tensor:

@@ -83,6 +83,9 @@ _TEXT = {"vocab_size": _VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "
 _ENCODER = {**_TEXT, "intermediate_size": 64}
 _DECODER = {**_ENCODER, "num_key_value_heads": 2, "use_cache": False}
 _VISION = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_WINDOWS = {
+    "image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4,
+}  # fmt: skip
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 _ENCODERS: dict[str, dict[str, Any]] = {
@@ -135,8 +138,8 @@ _CLASSIFIERS: dict[str, dict[str, Any]] = {
     "Beit": {**_VISION, "intermediate_size": 64},
     "Dinov2": {**_VISION, "mlp_ratio": 2},
     "ViTMSN": {**_VISION, "intermediate_size": 64},
-    "Swin": {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
-    "Swinv2": {"image_size": 32, "patch_size": 4, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+    "Swin": _WINDOWS,
+    "Swinv2": _WINDOWS,
     "ConvNext": {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
     "ConvNextV2": {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
     "ResNet": {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
@@ -146,7 +149,7 @@ _CLASSIFIERS: dict[str, dict[str, Any]] = {
     "MobileNetV2": {"image_size": 32, "depth_multiplier": 0.35},
     "EfficientNet": {"image_size": 32, "hidden_dim": 1280},
     "PoolFormer": {"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]},
-    "Pvt": {"image_size": 32, "hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
+    "Pvt": {"image_size": 32, "hidden_sizes": [16, 16, 32, 32], "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 4]},
     "Cvt": {"embed_dim": [16, 24, 32], "depth": [1, 1, 1], "num_heads": [1, 2, 4]},
     "FocalNet": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
 }  # fmt: skip
@@ -193,3 +196,15 @@ def _image(batch: int, generator: torch.Generator) -> Inputs:
 
 def all_models() -> list[ForeignModel]:
     return timm_models() + transformers_models()
+
+
+def all_names() -> list[str]:
+    """Names of all models, without importing the libraries."""
+    others = (*_ENCODERS, *_DECODERS, *_CLASSIFIERS)
+    return [*(f"timm: {name}" for name in dict.fromkeys(TIMM)), *(f"transformers: {name}" for name in others)]
+
+
+def find_model(name: str) -> ForeignModel | None:
+    """A model by name; None where the installed library does not have it."""
+    models = timm_models() if name.startswith("timm") else transformers_models()
+    return next((model for model in models if model.name == name), None)
