@@ -20,6 +20,8 @@ _LIBRARIES = (
     "tensorrt-rtx",
     "torchvision",
     "torch-pruning",
+    "timm",
+    "transformers",
     "numpy",
 )
 

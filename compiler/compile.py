@@ -23,6 +23,7 @@ from .compiled import CompiledModel
 from .evaluate import Evaluate, evaluate_engine, evaluate_model
 from .make_report import engine_layers, make_report
 from .masked_model import keep_graph
+from .model_files import ModelOrFile, compare_with_its_file, fixes_its_batch, open_model
 from .prepare import Masks, Model, capture_masked
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
 from .slim_engine import EngineMaker
@@ -36,7 +37,7 @@ from .widths import table_for
 
 
 def compile(
-    model: Model,
+    model: ModelOrFile,
     example_inputs: tuple[Any, ...],
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -61,7 +62,8 @@ def compile(
 ) -> CompiledModel:
     """Compile a masked model into a smaller engine that computes the same function.
 
-    `model` is exported in evaluation mode; its mode and parameters are left as they are. `masks` is a MaskSet or
+    `model` is exported in evaluation mode; its mode and parameters are left as they are. It may be the path of an
+    .onnx file, which is compared with ONNX Runtime's run of it, or of a .pt2 file. `masks` is a MaskSet or
     its file; without one the zeros in the weights are the mask. `dynamic_batch` and `dynamic_shapes` as in
     `sparsefx.passes.capture`. `rules` adds rows to the operator table, by operator name. With `verify`, random
     inputs and `verify_inputs` (a tuple of arguments, or a list of them) go through the engine and through the
@@ -104,12 +106,18 @@ def compile(
     if widths == MEASURED and target != ONNXRUNTIME_CPU:
         raise TargetError(f"widths are measured for {ONNXRUNTIME_CPU} only, found target {target!r}; leave them exact")
     stages = Stages(on_stage, on_progress)
+    model = open_model(model)
     check_arguments(model, example_inputs, masks)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
     inputs = tensors_of(example)
     table = None if latency_table is None else table_for(latency_table, target, threads, inputs)
     with stages("capture"):
+        dynamic_batch = dynamic_batch and not fixes_its_batch(model)
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
+        samples = samples_for_verification(
+            example, batches=masked.batches, given=as_samples(verify_inputs, masked.signature)
+        )
+        file_note = compare_with_its_file(model, masked, samples) if verify else None
         reference = masked.reference(model)
         before = keep_graph(masked.graph) if wider else None
         plain = keep_graph(masked.graph) if compare else None
@@ -117,7 +125,6 @@ def compile(
     if evaluate is not None:
         with stages("evaluation of the model"):
             evaluation = evaluate_model(evaluate, model, masked)
-    given = as_samples(verify_inputs, masked.signature)
     maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
     slim, wide, thinner = maker.make(masked.graph, stages), None, None
     if before is not None:
@@ -127,7 +134,7 @@ def compile(
         with stages("thinner layers"):
             slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
-    report.notes += masked.notes
+    report.notes += [*([file_note] if file_note is not None else []), *masked.notes]
     report.choice, report.widths, report.thinner = slim.choice, wide, thinner
     report.masks, report.evaluation = masked.describe_masks(), evaluation
     if slim.build is not None:
@@ -138,7 +145,6 @@ def compile(
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
-            samples = samples_for_verification(example, batches=masked.batches, given=given)
             verify_compiled(compiled, reference, samples, tolerance, rules, stages.share)
     if slim.build is not None:
         report.states = slim.build.states.to_dict()
@@ -154,7 +160,7 @@ def compile(
 
 def verify_engine(
     engine: Engine,
-    model: Model,
+    model: ModelOrFile,
     example_inputs: tuple[Any, ...],
     *,
     kwargs: Mapping[str, Any] | None = None,
@@ -164,6 +170,7 @@ def verify_engine(
     on_progress: Callable[[float], None] | None = None,
 ) -> Verification:
     """Compare any engine with the masked model, as `compile` does; the result tells whether it passed."""
+    model = open_model(model)
     check_arguments(model, example_inputs, masks)
     check_tolerance(tolerance)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))

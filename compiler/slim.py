@@ -73,7 +73,9 @@ def slim(
         return capture(module, example.args, example.kwargs, **options)
 
     settled = settle(full, mask_set, masked.graph, recapture, rules, measure=fixed_sizes)
-    samples = samples_for_verification(example, batches=masked.batches, given=as_samples(verify_inputs))
+    samples = samples_for_verification(
+        example, batches=masked.batches, given=as_samples(verify_inputs, masked.signature)
+    )
     if verify:
         check_outputs(settled.module, masked.reference(full), masked.signature, samples, tolerance)
     check_training(full, settled.module, samples[0])

@@ -6,7 +6,7 @@ import sparsefx
 
 project = "sparsefx"
 author = "the sparsefx authors"
-copyright = author  # noqa: A001  Sphinx's name for it
+copyright = author
 version = release = sparsefx.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]

@@ -23,7 +23,19 @@ from .exhaustion import exhausted
 from .graph import SIZE_NAMES, one_reader_per_node, operator_name
 
 # Composite operators that hide data movement: export them as the movement itself.
-_DECOMPOSED = ("einsum", "channel_shuffle", "repeat_interleave", "rot90", "glu", "stack", "unbind", "movedim")
+_DECOMPOSED = ("einsum", "channel_shuffle", "repeat_interleave", "rot90", "glu", "stack", "unbind", "movedim", "diff")
+
+# What an error of torch.export says, and what to do about it; else _ADVICE.
+_KNOWN = (
+    (
+        "cache_utils",
+        "The model returns its cache of keys and values: set model.config.use_cache = False before capture.",
+    ),
+)
+_ADVICE = (
+    "Export follows one path through forward: replace branches on tensor values by torch.where or torch.cond, "
+    "avoid .item() and .tolist(), and pass dynamic_batch=False or dynamic_shapes if the model fixes a size."
+)
 
 _OURS = (__file__, inspect.__file__, "<string>")
 
@@ -178,11 +190,8 @@ def _explain(model: nn.Module, error: Exception, args: Inputs, kwargs: Mapping[s
         model(*args, **kwargs)
     except Exception as own:
         return explain_own_failure(type(model).__name__, own, args, kwargs)
-    return (
-        f"{type(model).__name__} could not be captured{_where(error)}: {_reason(error)}\n"
-        "Export follows one path through forward: replace branches on tensor values by torch.where or torch.cond, "
-        "avoid .item() and .tolist(), and pass dynamic_batch=False or dynamic_shapes if the model fixes a size."
-    )
+    advice = next((known for part, known in _KNOWN if part in str(error)), _ADVICE)
+    return f"{type(model).__name__} could not be captured{_where(error)}: {_reason(error)}\n{advice}"
 
 
 def explain_own_failure(name: str, error: Exception, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -10,8 +10,8 @@ from safetensors.torch import save_model
 from torch import nn
 
 from ...passes.errors import BundleError
+from ...runtime.files import folder_beside, sync
 from ...training.masks import MaskSet
-from ..staging import folder_beside, sync
 from .config import config_of
 
 WEIGHTS, CONFIG, MASKS = "slim.safetensors", "slim.json", "masks.safetensors"
@@ -25,7 +25,7 @@ def save_slim(path: str | os.PathLike[str], small: nn.Module, masks: MaskSet) ->
     place = Path(path)
     if place.exists() and (not place.is_dir() or (any(place.iterdir()) and not (place / CONFIG).is_file())):
         raise BundleError(f"{place} exists and holds no slim module; choose another path or remove it")
-    with folder_beside(place) as folder:
+    with folder_beside(place, BundleError) as folder:
         save_model(small, str(folder / WEIGHTS))  # tied parameters once
         masks.save(folder / MASKS)
         (folder / CONFIG).write_text(json.dumps(config_of(small), indent=1))

@@ -22,6 +22,7 @@ from ...passes.graph import copy_graph
 from ...passes.reference import example_inputs
 from ...passes.signature import Signature
 from .condensed import complete, translations
+from .empty_rows import zero_empty_rows
 
 MODEL_FILE = "model.onnx"
 _LARGEST_PROTOBUF = 2**31 - 2**24  # bytes; weights of a larger model go to a file of their own
@@ -93,6 +94,7 @@ def _make_names_unique(graph: Any) -> None:
 def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
     """The graph exported anew with flat tensors in and out, keeping its dynamic sizes."""
     flat = flatten_signature(graph_module)
+    zero_empty_rows(flat)
     placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]
     inputs = [
         value.to(n.meta["val"].dtype)

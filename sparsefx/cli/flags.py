@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-MODEL_HELP = "a factory as module:function (called without arguments), or a .pt2 file of torch.export"
+MODEL_HELP = "a factory as module:function (called without arguments), a .pt2 file of torch.export, or an .onnx file"
 INPUT_HELP = (
     "shape of an input, as 1x3x224x224, 1x128:int64 or 1x128:int64:30522 (numbers below 30522); repeat per input"
 )

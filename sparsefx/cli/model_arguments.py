@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from sparsefx.cli.factories import call_factory, first_line
 from sparsefx.cli.misfits import misfits
+from sparsefx.compiler.model_files import open_model
 from sparsefx.passes.errors import CaptureError, MaskError
 from sparsefx.training.importers import Checkpoint, read_checkpoint
 from sparsefx.training.masks import MaskSet
@@ -27,10 +28,10 @@ def load_model(arguments: Namespace) -> tuple[nn.Module | ExportedProgram, MaskS
     Raises CaptureError and MaskError with what is wrong.
     """
     name: str = arguments.model
-    if name.endswith(".pt2"):
+    if name.endswith((".pt2", ".onnx")):
         if arguments.weights:
-            raise CaptureError("a .pt2 file has its weights inside; drop --weights")
-        return _load_exported(Path(name)), arguments.masks
+            raise CaptureError(f"{name} has its weights inside; drop --weights")
+        return open_model(name), arguments.masks
     model = call_factory(name)
     carried = _load_weights(model, Path(arguments.weights)) if arguments.weights else None
     return model, arguments.masks or carried
@@ -40,18 +41,6 @@ def example_inputs(arguments: Namespace) -> tuple[Tensor, ...]:
     """Random example tensors of the shapes given with --input."""
     generator = torch.Generator().manual_seed(0)
     return tuple(_example(text, generator) for text in arguments.input)
-
-
-def _load_exported(path: Path) -> ExportedProgram:
-    if not path.is_file():
-        raise CaptureError(f"there is no file {path}; torch.export.save writes one")
-    try:
-        return torch.export.load(path)
-    except Exception as error:
-        raise CaptureError(
-            f"{path} cannot be loaded by torch.export.load ({first_line(error)}); save it again with this version of "
-            "torch: torch.export.save"
-        ) from error
 
 
 def _load_weights(model: nn.Module, path: Path) -> MaskSet | None:
@@ -77,7 +66,14 @@ def _own_state(model: nn.Module, checkpoint: Checkpoint) -> dict[str, Tensor]:
             state[weight.own_name] = state.pop(name)
             mask = checkpoint.masks.get(name, torch.ones_like(weight.pruning))
             state[f"{name}_mask"] = mask.to(weight.pruning.dtype)
-    return state
+    return state | _tied(model, state)
+
+
+def _tied(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Second names of shared weights, which safetensors leaves out."""
+    shared = {id(t): name for name, t in model.state_dict(keep_vars=True).items() if name in state}
+    own = model.state_dict(keep_vars=True).items()
+    return {name: state[shared[id(t)]] for name, t in own if name not in state and id(t) in shared}
 
 
 def _example(text: str, generator: torch.Generator) -> Tensor:

@@ -208,7 +208,9 @@ def test_files_of_other_kinds_are_told_apart(path: Path, data: bytes, message: s
 def test_missing_files_directories_and_mask_files(path: Path, tmp_path: Path) -> None:
     with pytest.raises(MaskError, match=r"there is no weights file .*checkpoint\.pth"):
         read_checkpoint(path)
-    with pytest.raises(MaskError, match="is a directory; expected a checkpoint file in it"):
+    with pytest.raises(
+        MaskError, match=r"is a directory without model\.safetensors\.index\.json, model\.safetensors; name"
+    ):
         read_checkpoint(tmp_path)
     MaskSet({"fc.weight": torch.eye(2)}).save(path)
     with pytest.raises(MaskError, match=r"a file of masks without weights; read it with MaskSet.load, or .* --masks"):

@@ -7,6 +7,7 @@ linear layers vary by one about the bias that was drawn for them, BatchNorm has 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ def revive_zero_layers(model: nn.Module) -> None:
 
 def bring_to_life(model: nn.Module, batch: Tensor, generator: torch.Generator) -> None:
     """Random affine parameters, then scales and statistics by one pass of `batch`, layer after layer."""
+    bring_to_life_by(model, lambda: model(batch), generator)
+
+
+def bring_to_life_by(model: nn.Module, run: Callable[[], object], generator: torch.Generator) -> None:
+    """The same, by whatever `run` puts through the model."""
 
     def on_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return _equalise(module, output)
@@ -52,7 +58,7 @@ def bring_to_life(model: nn.Module, batch: Tensor, generator: torch.Generator) -
         handles = [m.register_forward_hook(on_layer) for m in model.modules() if type(m) in LAYERS]
         handles += [m.register_forward_hook(on_norm) for m in model.modules() if _has_statistics(m)]
         try:
-            model(batch)
+            run()
         finally:
             for handle in handles:
                 handle.remove()

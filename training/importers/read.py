@@ -27,6 +27,7 @@ from .containers import (
     refuse_unknown,
 )
 from .rigl_torch import is_rigl_torch, read_rigl_torch
+from .shards import checkpoint_in, is_index, read_shards
 from .srigl import is_srigl, read_srigl
 from .torch_prune import is_pruned, read_pruned
 from .zeros import is_nested, read_zeros
@@ -39,6 +40,7 @@ CONTAINERS: tuple[Container, ...] = (
     ("safetensors file", is_safetensors, read_safetensors),
     ("torch.save file", is_zip, read_zip),
     ("torch.save file", is_legacy, read_legacy),
+    ("sharded checkpoint", is_index, lambda path: read_shards(path, _content)),
     ("pickle", is_pickle, refuse_pickle),
     ("NumPy file", is_numpy, refuse_numpy),
     ("unknown file", is_anything, refuse_unknown),
@@ -59,9 +61,12 @@ def read_checkpoint(path: str | PathLike[str]) -> Checkpoint:
 
     Read are the layouts of rigl-torch, SRigL (converted, as the error for an unconverted one tells),
     torch.nn.utils.prune, and any state dict, nested or not, whose zeros are the mask (Chase, GraNet, sparse_learning,
-    HALP). A checkpoint without a zero has no masks. No code from the file runs.
+    HALP). A checkpoint without a zero has no masks. No code from the file runs. A checkpoint in several files is named
+    by its index (model.safetensors.index.json), or by the folder that transformers wrote.
     """
     path = Path(path)
+    if path.is_dir():
+        path = checkpoint_in(path)
     head = _first_bytes(path)
     try:
         container, _, open_file = next(row for row in CONTAINERS if row[1](head))
@@ -75,9 +80,13 @@ def read_checkpoint(path: str | PathLike[str]) -> Checkpoint:
     return Checkpoint(weights, masks, f"{layout}, in a {container}")
 
 
+def _content(path: Path) -> Any:
+    """What one file of several holds."""
+    head = _first_bytes(path)
+    return next(open_file for _, recognises, open_file in CONTAINERS if recognises(head))(path)
+
+
 def _first_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        raise MaskError(f"{path} is a directory; expected a checkpoint file in it")
     if not path.is_file():
         raise MaskError(f"there is no weights file {path}")
     try:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch.fx import Node
 
-from ...graph import constant_of, is_constant, rebind
+from ...empty_rows import may_leave_rows_empty
+from ...graph import is_constant, rebind
 from ..arrays import Constants, Mask, States
 from ..axes import Axes, Axis, Factor, refine, split_axis, track_alike, untracked
 from ..transfer import CONSTANT, LIVE, POSITIONAL, Value
@@ -133,7 +133,7 @@ def attention(call: Call) -> Result:
     qm, km = (_as_matrix(call, x, rows, -1 if same_width else None) for x in (q, k))
     vm = _as_matrix(call, v, rows, -1)
     mm = _as_matrix(call, mask, rows if per_head else [], None) if mask is not None else None
-    matrix = flow.add(vm.axes, Attention(qm, km, vm, mm, _no_row_is_empty(call)))
+    matrix = flow.add(vm.axes, Attention(qm, km, vm, mm, not may_leave_rows_empty(call["attn_mask"])))
     flow.couple(matrix.elements, vm.elements)
     flow.couple(qm.elements, km.elements)
     flow.require_same_rows(*(x.elements for x in (qm, km, vm)), *([mm.elements] if mm is not None and per_head else []))
@@ -156,17 +156,6 @@ def _join_grouped_queries(call: Call, q: Value, k: Value) -> Value:
         j != rank - 3 or first_of_axis[i] for j, axis in enumerate(split.axes) for i, f in enumerate(axis) if f.tracked
     ]
     return call.flow.collapse(split, keep)
-
-
-def _no_row_is_empty(call: Call) -> bool:
-    """Whether every query surely attends to something; a causal mask always leaves the first key."""
-    mask = call["attn_mask"]
-    if mask is None:
-        return True
-    if not is_constant(mask):
-        return False
-    tensor = constant_of(mask)
-    return bool(tensor.any(dim=-1).all() if tensor.dtype == torch.bool else (tensor > -torch.inf).any(dim=-1).all())
 
 
 def rewrite_attention(rewrite: Rewrite) -> None:

@@ -85,6 +85,12 @@ def identity(call: Call) -> Result:
     return value
 
 
+def type_as(call: Call) -> Result:
+    """A cast to the type of another tensor."""
+    call.only_shape("other")
+    return identity(call)
+
+
 def dropout(call: Call) -> Result:
     return call.opaque("dropout in training mode") if call["train"] else identity(call)
 
@@ -172,12 +178,14 @@ _IDENTITIES = (
 )  # fmt: skip
 _UNTAGGED_POINTWISE = (
     "_to_copy", "to", "hardswish", "floor_divide", "log_sigmoid", "rsub", "relu6", "selu", "float_power",
+    "__and__", "__or__", "__xor__",
 )  # fmt: skip
 
 RULES: dict[str, OperatorRule] = {
     **{f"aten::{name}": OperatorRule(identity) for name in _IDENTITIES},
     **{f"aten::{name}": OperatorRule(pointwise) for name in _UNTAGGED_POINTWISE},
     **{f"aten::{name}": OperatorRule(fill_like) for name in ("zeros_like", "ones_like", "full_like", "fill", "zero")},
+    "aten::type_as": OperatorRule(type_as),
     "aten::where": OperatorRule(where),
     "aten::masked_fill": OperatorRule(masked_fill),
     "aten::dropout": OperatorRule(dropout),

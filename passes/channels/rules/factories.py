@@ -31,6 +31,11 @@ def filled(call: Call) -> Result:
     return call.flow.source(axes, np.full(shape, float(fill)))
 
 
+def positions(call: Call) -> Result:
+    """`arange` of a dynamic size: numbers of positions, no channels."""
+    return call.flow.source(untracked(call.shape), None)
+
+
 def rewrite_filled(rewrite: Rewrite) -> None:
     value = rewrite.value_of(rewrite.node)
     if rewrite.kept.changed(value):
@@ -54,6 +59,7 @@ def slice_scatter(call: Call) -> Result:
 
 RULES: dict[str, OperatorRule] = {
     **{f"aten::{name}": OperatorRule(filled, rewrite_filled) for name in _NUMBERS},
+    "aten::arange": OperatorRule(positions),
     "aten::slice_scatter": OperatorRule(slice_scatter),
     "aten::select_scatter": OperatorRule(slice_scatter),
 }

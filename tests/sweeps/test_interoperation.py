@@ -1,0 +1,29 @@
+"""Every family of timm and every architecture of transformers in tests/zoo/foreign.py, with `pytest -m long`.
+
+`python -m benchmarks.interoperation` runs the same cases and keeps their figures.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.zoo.foreign import all_names, find_model
+from tests.zoo.foreign_case import run_case
+
+GRAPH_TOLERANCE = 1e-9
+# What is refused, and by which words.
+REFUSED: dict[str, str] = {}
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", all_names())
+def test_foreign_models_are_exact(name: str) -> None:
+    pytest.importorskip(name.partition(":")[0], reason=f"needs {name.partition(':')[0]}")
+    model = find_model(name)
+    if model is None:
+        pytest.skip(f"the installed library has no {name}")
+    result = run_case(model)
+    assert result.graph_error <= GRAPH_TOLERANCE
+    assert result.engine_error <= result.engine_bound
+    assert result.channels_kept < result.channels
