@@ -55,7 +55,7 @@ def compare(
     engines = tuple(_engine_time(n, whole[n], whole[DENSE], c.file_bytes) for n, c in contenders.items())
     layers, rest, notes = tuple[LayerTimes, ...](), None, tuple[str, ...]()
     try:
-        layers, rest = _layer_times(contenders, inputs)
+        layers, rest, notes = _layer_times(contenders, inputs)
     except (TargetError, ImportError) as error:
         notes = (f"single layers were not timed: {error}",)
     settings = compiled.engine.session.settings()
@@ -70,8 +70,8 @@ def _engine_time(name: str, found: Measurement, dense: Measurement, file_bytes: 
 
 def _layer_times(
     contenders: Mapping[str, Contender], inputs: Sequence[Array]
-) -> tuple[tuple[LayerTimes, ...], LayerTimes]:
-    """Medians of all layers in both engines, and of what is no layer's."""
+) -> tuple[tuple[LayerTimes, ...], LayerTimes, tuple[str, ...]]:
+    """Medians of all layers in both engines, of what is no layer's, and what has no times of its own."""
     with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
         clocks = {name: _clock(c, Path(folder)) for name, c in contenders.items()}
         flat = {name: c.engine.check(inputs) for name, c in contenders.items()}
@@ -83,10 +83,12 @@ def _layer_times(
             warm_up=warm_up,
         )
         found = {name: _medians(clock, warm_up) for name, clock in clocks.items()}
+    fused = {layer.name for name, c in contenders.items() for layer in c.layers if layer.name not in found[name]}
     names = dict.fromkeys(layer.name for c in contenders.values() for layer in c.layers)
-    pairs = {n: LayerTimes(n, found[DENSE].get(n), found[COMPILED].get(n)) for n in [*names, REST]}
-    rest = pairs.pop(REST)
-    return tuple(pairs.values()), LayerTimes("everything else", rest.dense_ms, rest.compiled_ms)
+    pairs = [LayerTimes(n, found[DENSE].get(n), found[COMPILED].get(n)) for n in names if n not in fused]
+    note = f"without times of their own, since ONNX Runtime runs them within others: {', '.join(sorted(fused))}"
+    rest = LayerTimes("everything else", found[DENSE][REST], found[COMPILED][REST])
+    return tuple(pairs), rest, (note,) if fused else ()
 
 
 def _clock(contender: Contender, folder: Path) -> LayerClock:

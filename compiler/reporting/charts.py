@@ -69,7 +69,8 @@ def chart_figure(chart: Chart, key: str) -> Html:
         return element("figure", element("figcaption", chart.title), element("p", "Nothing happened yet.", class_="no"))
     return element(
         "figure",
-        element("figcaption", chart.title, id=f"{key}-name"),
+        element("figcaption", chart.title),
+        element("p", f"{chart.y_label}, by {chart.x_label}", class_="axes"),
         _legend(chart),
         _svg(chart, key),
         element("details", element("summary", "Figures"), _as_table(chart)),
@@ -77,12 +78,13 @@ def chart_figure(chart: Chart, key: str) -> Html:
     )
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers within [low, high], at most `most` of them."""
+def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers within [low, high], at most `most` of them; with `whole` no fractions."""
     if not high > low:
         return [low]
     step = 10 ** math.floor(math.log10((high - low) / most))
-    step *= next(f for f in (1, 2, 2.5, 5, 10, 20) if (high - low) / (step * f) <= most - 1)
+    steps = (step * f for f in (1, 2, 2.5, 5, 10, 20, 50, 100))
+    step = next(s for s in steps if (high - low) / s <= most - 1 and (not whole or (s >= 1 and s == int(s))))
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
@@ -143,7 +145,8 @@ def _axes(chart: Chart, x: _Scale, y: _Scale) -> list[Html]:
         parts.append(void("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=at, y2=at, class_="grid"))
         text = f"{100 * value:.6g}%" if chart.percent else _short(value)
         parts.append(element("text", text, x=_LEFT - 5, y=at + 3.5, text_anchor="end"))
-    for value in ticks(x.low, x.high):
+    counted = all(float(a).is_integer() for line in chart.lines for a in line.x)
+    for value in ticks(x.low, x.high, whole=counted):
         anchor = "end" if x(value) > _WIDTH - _RIGHT - 12 else "middle"
         parts.append(element("text", _short(value), x=x(value), y=base + 14, text_anchor=anchor))
     parts.append(void("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=base, y2=base, class_="axis"))

@@ -9,11 +9,12 @@ from .markup import Html, element, join, void
 from .sections.channels import channels
 from .sections.curves import staircases, training
 from .sections.decisions import decisions
+from .sections.density import density
 from .sections.evaluation import evaluation
 from .sections.exactness import exactness
 from .sections.latency import latency
 from .sections.making import making, notes
-from .sections.network import density, network
+from .sections.network import network
 from .sections.summary import summary
 
 _STYLE = Path(__file__).with_name("style.css")

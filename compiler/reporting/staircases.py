@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...passes.errors import TableError
 from ...runtime.latency.table import LatencyTable
 from .charts import Chart, Line, Mark
 
@@ -14,9 +15,17 @@ _POINTS = 160
 
 
 def staircase_charts(table: LatencyTable, report: Mapping[str, Any]) -> tuple[Chart, ...]:
-    """Milliseconds over output channels of every layer that the table has, those that take longest first."""
+    """Milliseconds over output channels of every layer that the table has, those that take longest first.
+
+    Raises TableError where it has none of the report's layers.
+    """
     layers = {layer["name"]: layer for layer in report["layers"] if layer["shape_before"]}
     charts = [_chart(table, name, layers[name]) for name in table.layers if name in layers]
+    if not charts:
+        raise TableError(
+            f"the latency table has no layer of this model: it has {', '.join(table.layers) or 'none at all'}; profile "
+            "the model that the report is of"
+        )
     return tuple(sorted(charts, key=lambda chart: -max(y or 0.0 for y in chart.lines[0].y)))
 
 

@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...passes.errors import TargetError
 from .engine_nodes import END, plain_name
 from .session import OnnxRuntimeSession
 
+_RUN = "model_run"  # the event of a whole run
 REST = ""  # the name of what is no layer's
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _CONDENSED = "Condensed"  # how operators of condensed layers begin
@@ -36,21 +40,30 @@ class LayerClock:
 
     def __init__(self, session: OnnxRuntimeSession, layers: Sequence[Layer], folder: Path) -> None:
         self._layer_of = _layer_names(session.model, layers)
-        self._layers = [layer.name for layer in layers]
         self.session = session.profiled(folder / "profile")
 
-    def seconds(self) -> dict[str, list[float]]:
-        """Seconds in every run, by layer, and of what is no layer's as REST; ends the profile."""
+    def seconds(self) -> dict[str, NDArray[np.float64]]:
+        """Seconds in every run, by layer, and of what is no layer's as REST; ends the profile.
+
+        A layer that the profile does not name, since it was fused into something else, is left out.
+        """
         nodes: dict[str, list[float]] = defaultdict(list)
-        for event in json.loads(self.session.end_profile().read_text()):
+        events = json.loads(self.session.end_profile().read_text())
+        for event in events:
             if event.get("name", "").endswith(END):
                 nodes[event["name"].removesuffix(END)].append(event["dur"] * 1e-6)
-        runs = min(map(len, nodes.values()), default=0)
-        times = {name: [0.0] * runs for name in [*self._layers, REST]}
+        runs = sum(event.get("name") == _RUN for event in events)
+        times = {REST: np.zeros(runs)}
         for node, seconds in nodes.items():
             name = self._layer_of.get(plain_name(node).partition("/")[0], REST)
-            times[name] = [a + b for a, b in zip(times[name], seconds, strict=False)]
+            times[name] = times.get(name, 0.0) + _per_run(seconds, runs)
         return times
+
+
+def _per_run(seconds: list[float], runs: int) -> NDArray[np.float64]:
+    """What runs as often in every run, several times perhaps; the mean of anything else, loops for example."""
+    times = np.array(seconds)
+    return times.reshape(runs, -1).sum(1) if len(times) % runs == 0 else np.full(runs, times.sum() / runs)
 
 
 def _layer_names(model: Path, layers: Sequence[Layer]) -> dict[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import asdict
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sparsefx.compiler.compare_build._SECONDS", 0.0)
-        assert compiled("-o", "model.sfx", "--compare", "--evaluate", "report_factory:largest", "--threads", "1") == 0
+        with redirect_stdout(StringIO()) as out:
+            flags = ["--compare", "--evaluate", "report_factory:largest", "--threads", "1"]
+            assert compiled("-o", "model.sfx", *flags) == 0
+        (folder / "compile.txt").write_text(out.getvalue())
         yield folder
     sys.modules.pop("report_factory", None)
 
@@ -53,6 +58,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def compiled(*more: str) -> int:
     model = ["report_factory:network", "--masks", "masks.safetensors", "--input", "2x3x8x8", "--quiet"]
     return main(["compile", *model, *more])
+
+
+def test_what_compile_measured_and_evaluated_is_told(workplace: Path) -> None:
+    said = " ".join((workplace / "compile.txt").read_text().split())
+    assert "measured Latency of the dense engine: median" in said
+    assert "Latency of the compiled engine: median" in said
+    assert "evaluated Evaluation, largest: dense" in said
+    assert "sparsefx report model.sfx -o report.html" in said
 
 
 def test_one_page_with_all_there_is(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,18 @@ def test_bundles_are_compared_without_the_models(bundles: tuple[Path, Path]) -> 
     check_times(found)
     assert found.sizes == {"batch": 3}
     assert [engine.file_bytes for engine in found.engines] == [engine_bytes(path) for path in bundles]
+
+
+def test_a_layer_that_runs_within_another_is_named(bundles: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = LayerClock.seconds
+
+    def without_conv1(clock: LayerClock) -> dict[str, Any]:
+        return {name: times for name, times in seconds(clock).items() if name != "conv1"}
+
+    monkeypatch.setattr(LayerClock, "seconds", without_conv1)
+    found = compare_bundles(*bundles, threads=1, seconds=0)
+    assert [layer.name for layer in found.layers] == ["stem", "conv2", "head"]
+    assert found.notes == ("without times of their own, since ONNX Runtime runs them within others: conv1",)
 
 
 def test_layers_that_are_gone_have_no_time(tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def bundle(compiled: CompiledModel, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-def table() -> LatencyTable:
-    """A table of conv1 alone, 0.1 ms for every eight of its outputs that are begun."""
+def table(name: str = "conv1") -> LatencyTable:
+    """A table of one layer, 0.1 ms for every eight of its outputs that are begun."""
     records = []
     for outputs in range(1, 17):
         seconds = 1e-4 * -(-outputs // 8)
-        node = EngineNode("conv1", "Conv", (8, outputs), "conv1", (8, outputs))
-        records.append(Record("Residual", {"conv1": outputs}, (NodeTime(node, seconds, 0.0),), seconds, 0.01, 20, 1e-3))
+        node = EngineNode(name, "Conv", (8, outputs), name, (8, outputs))
+        records.append(Record("Residual", {name: outputs}, (NodeTime(node, seconds, 0.0),), seconds, 0.01, 20, 1e-3))
     return LatencyTable(Setting("onnxruntime:cpu", "a processor", "onnxruntime 1", 1, 1), records)
 
 
@@ -78,6 +78,14 @@ def test_a_page_with_staircases_and_training(compiled: CompiledModel, tmp_path: 
             with shown(chromium, file, width=width, scheme=scheme) as page:
                 assert page.overflow == 0 and page.complaints == [] and page.requests == []
                 assert page.page.locator("figure.chart svg").count() == 1 + 2 + 6
+
+
+def test_a_table_of_another_model_is_refused(compiled: CompiledModel, tmp_path: Path) -> None:
+    with pytest.raises(
+        sparsefx.TableError, match="the latency table has no layer of this model: it has other; profile"
+    ):
+        compiled.save_report(tmp_path / "report.html", latency_table=table("other"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_staircase_is_that_of_the_table(compiled: CompiledModel, tmp_path: Path) -> None:

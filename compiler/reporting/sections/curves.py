@@ -35,7 +35,7 @@ def training(data: PageData) -> Html:
     masks = data.report.get("masks")
     how = None
     if masks is not None and masks["settings"]:
-        settings = ", ".join(f"{name} {value}" for name, value in masks["settings"].items())
+        settings = ", ".join(f"{name} {value}" for name, value in masks["settings"].items() if value not in (None, []))
         how = paragraph(f"The masks were made by {masks['method']}: {settings}.")
     if not data.training:
         text = "No history of a training was given. That of sparsefx train is in its folder:"

@@ -28,6 +28,12 @@ def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
     assert re.fullmatch(r"(1|2|2\.5|5)(0*)", f"{float(f'{found[1] - found[0]:e}'.split('e')[0]):g}")
 
 
+@pytest.mark.parametrize(("low", "high"), [(1, 2), (1, 3), (1, 10), (10, 180), (0, 999)])
+def test_what_is_counted_has_whole_ticks(low: float, high: float) -> None:
+    found = ticks(low, high, whole=True)
+    assert 1 <= len(found) <= 5 and all(tick == int(tick) for tick in found)
+
+
 def test_a_higher_value_stands_higher_and_a_later_one_to_the_right() -> None:
     path = drawn(Line("a", [1, 2, 3], [0.2, 0.8, 0.5])).find(".//path").get("d")
     places = [tuple(map(float, p.split())) for p in re.findall(r"[ML]([\d. ]+)", path)]
