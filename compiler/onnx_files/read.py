@@ -13,22 +13,26 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import torch
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from ...passes.errors import CaptureError
-from . import axes, elementwise, movement, windows
+from .axes import OPERATORS as ALONG_AXES
 from .axes import linear
+from .elementwise import OPERATORS as ELEMENTWISE
+from .movement import OPERATORS as MOVEMENT
 from .operator import Operator
 from .values import numbers
+from .windows import OPERATORS as WINDOWS
 
 OPERATORS: dict[str, Operator] = {
-    **elementwise.OPERATORS,
-    **movement.OPERATORS,
-    **windows.OPERATORS,
-    **axes.OPERATORS,
+    **ELEMENTWISE,
+    **MOVEMENT,
+    **WINDOWS,
+    **ALONG_AXES,
 }
 SOURCE = "onnx_file"  # GraphModule.meta: the file that the module was read from
 FIXED_BATCH = "onnx_fixed_batch"  # GraphModule.meta: whether the file fixes the first axis of an input
