@@ -101,7 +101,8 @@ def gemm(
         return F.linear(a, b) * alpha if alpha != 1.0 else F.linear(a, b)
     if alpha == beta == 1.0 and isinstance(c, Tensor) and c.ndim == 1 and c.shape[0] == b.shape[0]:
         return F.linear(a, b, c)
-    return alpha * F.linear(a, b) + beta * c
+    product: Tensor = alpha * F.linear(a, b) + beta * c
+    return product
 
 
 def batch_norm(
@@ -138,7 +139,8 @@ def group_norm(
 
 
 def lp_norm(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
-    return x / torch.linalg.vector_norm(x, p, dim=axis, keepdim=True)
+    normalised: Tensor = x / torch.linalg.vector_norm(x, p, dim=axis, keepdim=True)
+    return normalised
 
 
 def einsum(*operands: Tensor, equation: str) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -201,10 +202,9 @@ def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
     return parts.reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
 
 
-def constant_of_shape(sizes: Value, *, value: Tensor | None = None) -> Value:
-    given = integers(sizes)
-    number = 0.0 if value is None else value.reshape(()).item()
-    dtype = torch.float32 if value is None else value.dtype
+def constant_of_shape(sizes: Value, *, value: tuple[Any, int] = (0.0, TensorProto.FLOAT)) -> Value:
+    """`value` is a number and its type."""
+    given, number, dtype = integers(sizes), value[0], TORCH_TYPES[value[1]]
     if not dtype.is_floating_point and all(isinstance(s, int) for s in given) and len(given) < 2:
         return numbers([number] * int(np.prod(given)), given)
     return torch.full(given, number, dtype=dtype)

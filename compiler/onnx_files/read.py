@@ -13,22 +13,26 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from ...passes.errors import CaptureError
-from . import axes, elementwise, movement, windows
+from .axes import OPERATORS as ALONG_AXES
 from .axes import linear
+from .elementwise import OPERATORS as ELEMENTWISE
+from .movement import OPERATORS as MOVEMENT
 from .operator import Operator
 from .values import numbers
+from .windows import OPERATORS as WINDOWS
 
 OPERATORS: dict[str, Operator] = {
-    **elementwise.OPERATORS,
-    **movement.OPERATORS,
-    **windows.OPERATORS,
-    **axes.OPERATORS,
+    **ELEMENTWISE,
+    **MOVEMENT,
+    **WINDOWS,
+    **ALONG_AXES,
 }
 SOURCE = "onnx_file"  # GraphModule.meta: the file that the module was read from
 FIXED_BATCH = "onnx_fixed_batch"  # GraphModule.meta: whether the file fixes the first axis of an input
@@ -92,7 +96,7 @@ class _Reader:
         self._model, self._path, self._opset = model, path, _opset(model)
         self._root, self._graph = nn.Module(), Graph()
         self._tensors = {t.name: t for t in model.graph.initializer}
-        self._constants = {n.output[0]: _attributes(n) for n in model.graph.node if n.op_type == "Constant"}
+        self._constants = {n.output[0]: n.attribute[0] for n in model.graph.node if n.op_type == "Constant"}
         self._nodes = [n for n in model.graph.node if n.op_type != "Constant"]
         self._uses = Counter(name for n in self._nodes for name in n.input)
         self._uses.update(output.name for output in model.graph.output)
@@ -123,12 +127,13 @@ class _Reader:
         attributes = {**_attributes(node), **row.fixed}
         accepted = inspect.signature(row.run).parameters
         attributes |= {k: v for k, v in (("opset", self._opset), ("outputs", len(node.output))) if k in accepted}
-        arguments = tuple(self._value(name) for name in node.input)
+        arguments = tuple(
+            self._numbers(name) if i in row.literal else self._value(name) for i, name in enumerate(node.input)
+        )
         try:
             inspect.signature(row.run).bind(*arguments, **attributes)
         except TypeError as error:
             raise CaptureError(f"{self._path}: node {node.name or node.output[0]} ({node.op_type}): {error}") from error
-        attributes = {name: self._literal(value, node) for name, value in attributes.items()}
         result = self._graph.call_function(row.run, arguments, attributes)
         for i, name in enumerate(node.output):
             self._values[name] = self._graph.call_function(operator.getitem, (result, i)) if row.several else result
@@ -164,11 +169,18 @@ class _Reader:
             self._values[name] = self._constant(name)
         return self._values[name]
 
-    def _constant(self, name: str) -> Any:
+    def _numbers(self, name: str) -> Any:
+        """The numbers of a constant; whatever it is where it is none."""
+        known = name in self._tensors or name in self._constants
+        return self._array(name).tolist() if known else self._value(name)
+
+    def _array(self, name: str) -> np.ndarray[Any, Any]:
         if name in self._tensors:
-            array = numpy_helper.to_array(self._tensors[name], base_dir=str(self._path.parent))
-        else:
-            array = _constant_array(self._constants[name])
+            return numpy_helper.to_array(self._tensors[name], base_dir=str(self._path.parent))
+        return _constant_array(self._constants[name])
+
+    def _constant(self, name: str) -> Any:
+        array = self._array(name)
         if array.dtype in (np.int64, np.int32) and array.ndim < 2 and array.size <= _LARGEST_SIZES:
             return self._graph.call_function(numbers, (array.reshape(-1).tolist(), list(array.shape)))
         if array.dtype == np.float32 and array.ndim == 0:
@@ -192,13 +204,6 @@ class _Reader:
             module.register_buffer(last, tensor)
         return self._graph.get_attr(".".join([*parts[:-1], last]))
 
-    def _literal(self, value: Any, node: NodeProto) -> Any:
-        """An attribute as fx can write it down: tensors become buffers."""
-        if isinstance(value, TensorProto):
-            tensor = torch.from_numpy(np.array(numpy_helper.to_array(value)))
-            return self._parameter(f"{_identifier(node.name or node.output[0])}_value", tensor)
-        return value
-
 
 def _attributes(node: NodeProto) -> dict[str, Any]:
     values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -206,16 +211,19 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """An attribute as fx can write it down; the tensor of one number as that number and its type."""
     if isinstance(value, bytes):
         return value.decode()
-    return list(value) if not isinstance(value, str | int | float | TensorProto) else value
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value).reshape(-1)[0].item(), value.data_type
+    return list(value) if not isinstance(value, str | int | float) else value
 
 
-def _constant_array(attributes: dict[str, Any]) -> np.ndarray[Any, Any]:
-    ((kind, value),) = attributes.items()
-    if kind == "value":
+def _constant_array(attribute: AttributeProto) -> np.ndarray[Any, Any]:
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
-    return np.array(value, dtype=np.float32 if "float" in kind else np.int64)
+    return np.array(value, dtype=np.float32 if "float" in attribute.name else np.int64)
 
 
 def _identifier(name: str) -> str:

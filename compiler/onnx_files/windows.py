@@ -162,11 +162,12 @@ def resize(
         raise CaptureError(f"a Resize of {n} axes with mode {mode} is not read")
     options_of_mode = {"mode": "nearest"} if mode == "nearest" else {"mode": kinds[n][mode], "align_corners": corners}
     if sizes is not None:
-        return F.interpolate(x, size=integers(sizes)[2:], **options_of_mode)  # type: ignore[arg-type]
-    factors = scales.tolist() if isinstance(scales, Tensor) else list(scales)
-    if any(float(f) != 1.0 for f in factors[:2]):
-        raise CaptureError(f"a Resize of the batch or of channels is not read, found scales {factors}")
-    return F.interpolate(x, scale_factor=[float(f) for f in factors[2:]], **options_of_mode)  # type: ignore[arg-type]
+        return F.interpolate(x, size=integers(sizes)[2:], **options_of_mode)
+    if not isinstance(scales, list):
+        raise CaptureError("a Resize with computed scales is not read")
+    if any(float(f) != 1.0 for f in scales[:2]):
+        raise CaptureError(f"a Resize of the batch or of channels is not read, found scales {scales}")
+    return F.interpolate(x, scale_factor=[float(f) for f in scales[2:]], **options_of_mode)
 
 
 def lrn(x: Tensor, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0) -> Tensor:
@@ -184,7 +185,7 @@ OPERATORS: dict[str, Operator] = {
     "AveragePool": Operator(average_pool),
     "GlobalAveragePool": Operator(global_average_pool),
     "GlobalMaxPool": Operator(global_max_pool),
-    "Resize": Operator(resize),
+    "Resize": Operator(resize, literal=(2,)),
     "LRN": Operator(lrn),
     "InstanceNormalization": Operator(instance_norm),
 }

@@ -37,7 +37,7 @@ def eager(model: nn.Module, *args: Tensor, **kwargs: Tensor) -> Tensor:
     return logits
 
 
-def llama(cls: Any = transformers.LlamaForCausalLM, config: Any = transformers.LlamaConfig, **more: Any) -> nn.Module:
+def llama(cls: Any = transformers.LlamaForCausalLM, config: Any = transformers.LlamaConfig, **more: Any) -> Any:
     return randomised(cls(config(**TEXT, num_key_value_heads=2, use_cache=False, **more)))
 
 
@@ -73,7 +73,7 @@ def test_one_query_of_a_group_does_not_take_its_key_head_along() -> None:
 
 
 def test_rotary_embeddings_tie_the_halves_of_a_head() -> None:
-    """Channels i and i + d/2 are rotated into each other: both go, or none."""
+    """Channels i and i + d/2 are rotated into each other: both go, or none. Here attention is written out."""
     model = llama(transformers.Qwen2ForCausalLM, transformers.Qwen2Config, attn_implementation="eager")
     attention: Any = model.model.layers[0].self_attn
     with torch.no_grad():
@@ -81,14 +81,16 @@ def test_rotary_embeddings_tie_the_halves_of_a_head() -> None:
             for channel in (1, 5, 2):  # 1 and 5 are a pair, 2 is one of a pair
                 attention.q_proj.weight[head * HEAD + channel] = 0
                 attention.q_proj.bias[head * HEAD + channel] = 0
+    zero_columns(attention.o_proj, slice(2 * HEAD, 4 * HEAD))
     shapes = shapes_of(compile_dense(model, (IDS,)).report.layers)
-    assert shapes["model.layers.0.self_attn.q_proj"] == (4 * (HEAD - 2), 32)
-    assert shapes["model.layers.0.self_attn.k_proj"] == (2 * (HEAD - 2), 32)
+    assert shapes["model.layers.0.self_attn.q_proj"] == (2 * (HEAD - 2), 32)
+    assert shapes["model.layers.0.self_attn.k_proj"] == (HEAD - 2, 32)
+    assert shapes["model.layers.0.self_attn.v_proj"] == (HEAD, 32)
 
 
 def test_bert_with_a_padding_mask() -> None:
     """Zeroed neurons leave their GELU of the bias behind, which is folded; a head goes as a whole."""
-    model = randomised(transformers.BertForSequenceClassification(transformers.BertConfig(**TEXT)))
+    model: Any = randomised(transformers.BertForSequenceClassification(transformers.BertConfig(**TEXT)))
     layer: Any = model.bert.encoder.layer[0]
     zero_rows(layer.intermediate.dense, slice(3, 24))
     zero_columns(layer.attention.output.dense, slice(HEAD, 2 * HEAD))
@@ -118,7 +120,7 @@ def test_vit() -> None:
 def test_timm() -> None:
     timm = pytest.importorskip("timm", reason="needs timm")
     torch.manual_seed(0)
-    model = randomised(timm.create_model("test_vit", pretrained=False, num_classes=10))
+    model: Any = randomised(timm.create_model("test_vit", pretrained=False, num_classes=10))
     zero_rows(model.blocks[0].mlp.fc1, slice(0, 20))
     before = model.blocks[0].mlp.fc1.weight.shape
     compiled = compile_dense(model, (torch.randn(1, 3, 160, 160),))

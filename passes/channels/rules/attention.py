@@ -11,7 +11,7 @@ from torch.fx import Node
 from ...empty_rows import may_leave_rows_empty
 from ...graph import is_constant, rebind
 from ..arrays import Constants, Mask, States
-from ..axes import Axes, Axis, Factor, refine, split_axis, track_alike, untracked
+from ..axes import Axes, Axis, Factor, Size, refine, split_axis, track_alike, untracked
 from ..transfer import CONSTANT, LIVE, POSITIONAL, Value
 from .call import Call, OperatorRule, Result, Rewrite
 from .contraction import matrix_product
@@ -124,7 +124,9 @@ def attention(call: Call) -> Result:
     if grouped and per_head:
         return call.opaque("grouped-query attention with a mask per head")
     if grouped:
-        q = _join_grouped_queries(call, q, k)
+        q = _join_grouped_queries(call, q, call.shape_of("key")[-3])
+    else:
+        q = _joined_like(call, q, k)
     heads = [x.axes[-3] for x in ([q, k, v, mask] if mask is not None and per_head else [q, k, v])]
     if grouped and k.axes[-3]:
         heads[0] = heads[0][:-1]  # the last factor counts the queries of a key head, which stay together
@@ -143,19 +145,34 @@ def attention(call: Call) -> Result:
     return flow.reinterpret(matrix, (*untracked(call.shape[:-3]), head_axis, *untracked(call.shape[-2:-1]), v.axes[-1]))
 
 
-def _join_grouped_queries(call: Call, q: Value, k: Value) -> Value:
+def _join_grouped_queries(call: Call, q: Value, kv_heads: Size) -> Value:
     """Query heads that share a key head are joined: the axis becomes (key heads, queries per key head)."""
-    kv_heads, q_heads = call.shape_of("key")[-3], call.shape_of("query")[-3]
-    rank = len(q.axes)
-    sizes = refine([q.axes[-3], (Factor(kv_heads), Factor(q_heads // kv_heads))]) if kv_heads != 1 else None
+    q_heads = call.shape_of("query")[-3]
+    parts = (Factor(kv_heads), Factor(q_heads // kv_heads))
+    return _join_along(call, q, len(q.axes) - 3, parts if kv_heads != 1 else ())
+
+
+def _join_along(call: Call, x: Value, axis: int, parts: Axis) -> Value:
+    """An axis split into two parts, of which only the first is tracked; none where the sizes do not allow it."""
+    sizes = refine([x.axes[axis], parts]) if parts else None
     if sizes is None:
-        return call.flow.collapse(q, [j != rank - 3 for j, axis in enumerate(q.axes) for f in axis if f.tracked])
-    split = call.flow.reinterpret(q, (*q.axes[: rank - 3], split_axis(q.axes[-3], sizes), *q.axes[rank - 2 :]))
-    first_of_axis = [i < 1 for i, f in enumerate(split.axes[-3])]
-    keep = [
-        j != rank - 3 or first_of_axis[i] for j, axis in enumerate(split.axes) for i, f in enumerate(axis) if f.tracked
-    ]
+        return call.flow.collapse(x, [j != axis for j, other in enumerate(x.axes) for f in other if f.tracked])
+    split = call.flow.reinterpret(x, (*x.axes[:axis], split_axis(x.axes[axis], sizes), *x.axes[axis + 1 :]))
+    keep = [j != axis or i < 1 for j, other in enumerate(split.axes) for i, f in enumerate(other) if f.tracked]
     return call.flow.collapse(split, keep)
+
+
+def _is_repeated(axis: Axis) -> bool:
+    """Tracked indices, each repeated in place: heads of keys and values that are expanded for their queries."""
+    return len(axis) == 2 and axis[0].tracked and not axis[1].tracked
+
+
+def _joined_like(call: Call, x: Value, y: Value) -> Value:
+    """`x` with the indices of its leading axes joined that meet one repeated index of `y`."""
+    for back in range(3, min(len(x.axes), len(y.axes)) + 1):
+        if _is_repeated(y.axes[-back]) and any(f.tracked for f in x.axes[-back]) and not _is_repeated(x.axes[-back]):
+            x = _join_along(call, x, len(x.axes) - back, y.axes[-back])
+    return x
 
 
 def rewrite_attention(rewrite: Rewrite) -> None:
@@ -177,6 +194,7 @@ def product(call: Call) -> Result:
 
 
 def _computed_product(call: Call, a: Value, b: Value) -> Value:
+    a, b = _joined_like(call, a, b), _joined_like(call, b, a)
     flow, batch = call.flow, len(call.shape) - 2
     batch_a, batch_b = (((),) * (batch + 2 - len(x.axes)) + x.axes[:-2] for x in (a, b))
     alike = all(track_alike([x, y]) for x, y in zip(batch_a, batch_b, strict=True))

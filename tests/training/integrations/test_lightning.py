@@ -18,7 +18,8 @@ from .task import STEPS_AN_EPOCH, assert_on_masks, assert_same, loader, rigl, sm
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own imports
-    L = pytest.importorskip("lightning.pytorch", reason="needs lightning")
+    pytest.importorskip("lightning.pytorch", reason="needs lightning")
+    import lightning.pytorch as L
 from sparsefx.training.integrations.lightning import SparsifierCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers, loggers and torch's own functions
