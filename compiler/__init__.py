@@ -1,0 +1,1 @@
+"""From a model and its masks to a verified engine."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from sphinx.application import Sphinx
+
 import sparsefx
 
 project = "sparsefx"
@@ -21,3 +25,19 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
+
+_SPECIAL = re.compile(r"([*|_\\])")
+
+
+def _as_plain_text(app: Sphinx, what: str, name: str, documented: object, options: object, lines: list[str]) -> None:
+    """Docstrings are plain text with `code`, and indented programs behind a colon: neither is markup to be guessed."""
+    for i, line in enumerate(lines):
+        parts = line.split("`")
+        lines[i] = "`".join(part if k % 2 else _SPECIAL.sub(r"\\\1", part) for k, part in enumerate(parts))
+    for i, line in enumerate(lines[:-2]):
+        if line.endswith(":") and not lines[i + 1] and lines[i + 2].startswith("    "):
+            lines[i] += ":"
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _as_plain_text)

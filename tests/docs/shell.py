@@ -64,7 +64,8 @@ def _parse_sparsefx(words: list[str]) -> None:
     try:
         build_parser(__version__).parse_args(words)
     except SystemExit as stop:
-        assert stop.code == 0, f"sparsefx {shlex.join(words)}: the parser refuses it"
+        if stop.code:
+            raise AssertionError(f"sparsefx {shlex.join(words)}: the parser refuses it") from stop
 
 
 def _parse_python(words: list[str]) -> None:
