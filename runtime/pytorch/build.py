@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from ...passes.errors import TargetError
 from ...passes.signature import Signature
-from ..build import Build
+from ..build import Build, StandIn
 from ..engine import Engine
 from ..kernels.cuda.tools import find_gpu, gpu_description, import_triton
 from ..onnxruntime.layer_models import LayerForm
@@ -60,12 +60,15 @@ class TorchCudaBuild(Build):
 
         return time_layers(forms, PRECISIONS[self.settings.precision], find_gpu())
 
-    def stand_in(self) -> tuple[Engine, str] | None:
-        if self.settings.precision != "fp32":
-            return None
+    def stand_in(self) -> StandIn | None:
+        """The same graph on the CPU, in the same precision; none where torch lacks an operator in it there."""
         cpu = torch.device("cpu")
-        session = TorchSession(read_graph(self.folder, cpu), cpu)
-        return Engine(session, self.signature, "torch:cpu"), "the same graph, from its file, by torch on the CPU"
+        engine = Engine(TorchSession(read_graph(self.folder, cpu), cpu), self.signature, "torch:cpu")
+        try:
+            engine.run_flat(self.inputs)
+        except (RuntimeError, NotImplementedError):  # "not implemented for 'Half'"
+            return None
+        return StandIn(engine, "the same graph, from its file, by torch on the CPU", self.settings.precision)
 
 
 def torch_cuda_engine(folder: Path, signature: Signature) -> Engine:

@@ -42,6 +42,7 @@ def run(arguments: Namespace) -> int:
             time_limit=arguments.time_limit,
             tight=arguments.spread,
             weights=COLD if arguments.cold else WARM,
+            precision=arguments.precision,
             shard=_shard(arguments.shard),
             on_progress=tell,
         )
