@@ -74,12 +74,17 @@ class TorchCudaBuild(Build):
 def torch_cuda_engine(folder: Path, signature: Signature) -> Engine:
     """The engine of a graph's files. Raises TargetError without a GPU, and without Triton for condensed layers."""
     device = find_gpu()
+    return Engine(TorchSession(load_graph(folder, device), device), signature, TARGET)
+
+
+def load_graph(folder: Path, device: torch.device) -> GraphModule:
+    """The graph of a target's files, on a GPU. Raises TargetError without Triton for condensed layers."""
     graph_module = read_graph(folder, device)
     if _condensed(graph_module):
         from ..kernels.cuda.operators import use_cuda_kernels
 
         use_cuda_kernels()
-    return Engine(TorchSession(graph_module, device), signature, TARGET)
+    return graph_module
 
 
 def _condensed(graph_module: GraphModule) -> list[Any]:

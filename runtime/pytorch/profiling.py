@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Interpreter, Node
 
 from ...passes.graph import bind, is_constant, operator_name, origin_of
@@ -28,7 +29,8 @@ from ..onnxruntime.calibration import calibration_forms
 from ..onnxruntime.engine_nodes import places
 from ..onnxruntime.layer_models import LayerForm
 from ..onnxruntime.lower import flatten_signature
-from .graph_file import read_graph, write_graph
+from .build import load_graph
+from .graph_file import write_graph
 from .precision import in_precision
 from .session import TorchSession, float32_is_float32
 
@@ -75,7 +77,7 @@ class TorchProfiling(Profiling):
         flat = flatten_signature(in_precision(graph_module, self.setting.precision))
         write_graph(flat, folder)
         layers = [_layer_of(node) for node in flat.graph.nodes]
-        return _TorchEngine(read_graph(folder, self.device), layers, self.inputs(signature), self.device)
+        return _TorchEngine(load_graph(folder, self.device), layers, self.inputs(signature), self.device)
 
     def calibration(self, folder: Path) -> Run:
         run = _layers(calibration_forms(), self.device)
@@ -133,31 +135,37 @@ class _Timed(Interpreter):
         return outputs
 
     def run_node(self, n: Node) -> Any:
-        if n.op != "call_function":
+        if not isinstance(n.target, OpOverload):
             return super().run_node(n)
         start = self._clock.mark()
         result = super().run_node(n)
         end = self._clock.mark()
-        if isinstance(result, Tensor):
+        made = _shapes(result)
+        if made:
             self._marks.append((n, start, end))
             if n not in self.described:
-                self.described[n] = self._describe(n, result)
+                self.described[n] = self._describe(n, made)
         return result
 
-    def _describe(self, node: Node, result: Tensor) -> EngineNode:
-        operands = [self.env[operand] for operand in node.all_input_nodes]
-        read = [tuple(value.shape) for value in operands if isinstance(value, Tensor)]
+    def _describe(self, node: Node, results: list[tuple[int, ...]]) -> EngineNode:
+        read = _shapes([self.env[operand] for operand in node.all_input_nodes])
         layer, kind = self._layers[node], ", ".join(filter(None, (operator_name(node), _settings(node))))
-        made = tuple(result.shape)
         if layer is not None:
+            (made,) = results
             axis = 1 if operator_name(node) in _LAYERS else -1
             given = tuple(self.env[bind(node)["input"]].shape)
             width = (given[axis], made[axis])
             parts = (kind, _groups(node, width), f"{places(given, axis)} to {places(made, axis)}")
             return EngineNode(node.name, ", ".join(filter(None, parts)), width, layer, width)
-        ranks = "x".join(str(len(shape)) for shape in read)
-        width = (sum(map(math.prod, read)), math.prod(made))
-        return EngineNode(node.name, f"{kind}, ranks {ranks} to {len(made)}", width)
+        ranks = [" ".join(str(len(shape)) for shape in side) for side in (read, results)]
+        width = (sum(map(math.prod, read)), sum(map(math.prod, results)))
+        return EngineNode(node.name, f"{kind}, ranks {' to '.join(ranks)}", width)
+
+
+def _shapes(value: Any) -> list[tuple[int, ...]]:
+    """Of a tensor, or of all in a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [tuple(tensor.shape) for tensor in values if isinstance(tensor, Tensor)]
 
 
 def _settings(node: Node) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor, nn
 
 import sparsefx
 from sparsefx.passes.errors import TargetError
@@ -23,6 +24,7 @@ from sparsefx.runtime.onnxruntime import gpu_profiling
 from sparsefx.runtime.onnxruntime.session import write_optimized
 from sparsefx.runtime.pytorch import profiling as torch_profiling
 from sparsefx.runtime.targets import KINDS
+from tests.runtime.kernels.cuda.needs import needs_gpu
 from tests.runtime.latency.helpers import Perceptron, Residual, image
 
 LOOSE = 10.0
@@ -99,6 +101,28 @@ def test_a_rehearsal_of_torch_in_another_precision() -> None:
     assert set(table.layers) == {"patches", "wide", "narrow", "head"}
 
 
+class Halves(nn.Module):
+    """An operator with two results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.conv(x).chunk(2, 1)
+        return (left * right).mean((2, 3))
+
+
+@pytest.mark.usefixtures("torch_on_the_cpu")
+def test_an_operator_with_several_results_is_one() -> None:
+    model = Halves().eval()
+    table = sparsefx.profile(model, (image(),), target="torch:cuda", time_limit=0.0, tight=LOOSE)
+    keys = [timed.node.key for timed in table.records[0].nodes]
+    assert [key.partition(",")[0] for key in keys] == ["aten::conv2d", "aten::chunk", "aten::mul", "aten::mean"]
+    assert keys[1].endswith("ranks 4 to 4 4")
+    assert [timed.node.width for timed in table.records[0].nodes][1:3] == [(2048, 2048), (2048, 1024)]
+
+
 class CpuSession:
     """In place of a session of the CUDA provider: on the CPU, its profile completed by kernels' times.
 
@@ -162,3 +186,12 @@ def test_a_profile_without_times_of_kernels_is_refused(monkeypatch: pytest.Monke
 def test_the_tensorrt_provider_tells_one_time_for_all() -> None:
     with pytest.raises(TargetError, match=r"tells one time for all .* profile tensorrt:sm89, the same engine"):
         sparsefx.profile(Residual(), (image(),), target="onnxruntime:tensorrt")
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_a_table_of_torch_on_a_gpu(precision: str) -> None:
+    model = Residual().eval()
+    table = sparsefx.profile(model, (image(),), target="torch:cuda", precision=precision, grid=(1.0, 0.5))
+    assert table.setting.device == torch.cuda.get_device_name() and table.setting.precision == precision
+    assert table.predict_widths(model, {"first": 12}) > 0
