@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.fx import GraphModule
 
-    from .latency.table import LatencyTable
+    from .latency.table_times import TableTimes
     from .onnxruntime.layer_models import LayerForm
     from .onnxruntime.layer_times import LayerTime
 
@@ -117,7 +117,7 @@ class Build(ABC):
         """Times of layers, dense and condensed, measured on the target; None where only whole engines are."""
         return None
 
-    def foretold_time(self, layer: str, form: LayerForm, table: LatencyTable) -> LayerTime | None:
+    def foretold_time(self, layer: str, form: LayerForm, table: TableTimes) -> LayerTime | None:
         """What a latency table of the target says of a layer, dense and condensed; None where it lacks one of them."""
         return None
 

@@ -15,7 +15,7 @@ from ...passes.errors import TargetError
 from ..build import Build, StandIn
 from ..engine import Engine
 from ..kernels.cuda.compile_nvcc import plugin_ptx
-from ..latency.table import LatencyTable
+from ..latency.table_times import TableTimes
 from ..nvidia import find_gpu
 from ..onnxruntime.layer_models import LayerForm
 from ..onnxruntime.layer_times import LayerTime
@@ -164,7 +164,7 @@ class TensorRTBuild(Build):
         assert isinstance(session, TensorRTSession)
         return list(json.loads(session.layers())["Layers"])
 
-    def foretold_time(self, layer: str, form: LayerForm, table: LatencyTable) -> LayerTime | None:
+    def foretold_time(self, layer: str, form: LayerForm, table: TableTimes) -> LayerTime | None:
         return time_by_table(layer, form, table)
 
     def notes(self, before: GraphModule) -> list[str]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from ...passes.errors import TableError
 from ..latency.node import EngineNode
-from ..latency.table import LatencyTable
+from ..latency.table_times import TableTimes
 from ..onnxruntime.layer_models import LayerForm
 from ..onnxruntime.layer_times import LayerTime
 from .condensed import condensed_node, function_name
 
 
-def time_by_table(layer: str, form: LayerForm, table: LatencyTable) -> LayerTime | None:
+def time_by_table(layer: str, form: LayerForm, table: TableTimes) -> LayerTime | None:
     """Seconds of a layer, by its name in the table and by its sizes; None where the table lacks one of its forms."""
     try:
         return LayerTime(_dense(layer, form, table), table.seconds(_condensed(form)))
@@ -24,7 +24,7 @@ def time_by_table(layer: str, form: LayerForm, table: LatencyTable) -> LayerTime
         return None
 
 
-def _dense(layer: str, form: LayerForm, table: LatencyTable) -> float:
+def _dense(layer: str, form: LayerForm, table: TableTimes) -> float:
     """Below the widths that were measured, in proportion to the nearest."""
     groups = 1 if form.window is None else form.window.groups
     widths = np.array([form.weight.shape[1] * groups, form.weight.shape[0]])

@@ -93,7 +93,7 @@ class NodeGraph:
         conv = _has_places(node)
         spread = self._shapes[node.input[0] if node.op_type == "ConvTranspose" else node.output[0]]
         at = math.prod((spread[0], *spread[2:]) if conv else spread[:-1])
-        return at * math.prod(self._constants[node.input[1]])
+        return int(at * math.prod(self._constants[node.input[1]]))
 
     def _of_layer(self, layer: EngineLayer, nodes: Sequence[Any], main: Any) -> EngineNode:
         axis = 1 if _has_places(main) else -1

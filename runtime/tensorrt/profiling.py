@@ -71,14 +71,17 @@ class _TensorRTEngine:
     """An engine's file in a session with a profiler, and in one without."""
 
     def __init__(self, plan: Path, signature: Signature, target: str, inputs: list[Array], graph: NodeGraph) -> None:
-        self._open = lambda: TensorRTSession(plan, signature, target)
+        self._plan, self._signature, self._target = plan, signature, target
         self._inputs, self._graph = inputs, graph
-        self._session = self._open()
+        self._session = self._opened()
         self._times = self._session.watch()
         self.run = self._session.prepare(inputs)
 
+    def _opened(self) -> TensorRTSession:
+        return TensorRTSession(self._plan, self._signature, self._target)
+
     def plain(self) -> Run:
-        return self._open().prepare(self._inputs)
+        return self._opened().prepare(self._inputs)
 
     def finish(self) -> list[tuple[EngineNode, list[float]]]:
         layers, runs = read_layers(self._session.layers()), self._times.runs
