@@ -79,7 +79,7 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch, target: str, module:
         ("tensorrt-rtx:sm80+sm80", {}, "names a processor twice"),
         ("tensorrt-rtx:sm89", {"precision": "int8"}, "is built in fp32, fp16, bf16 only, found precision 'int8'"),
         ("tensorrt-rtx:sm89", {"max_batch": 0}, "max_batch must be at least 1, found 0"),
-        ("tensorrt-rtx", {}, r"unknown target 'tensorrt-rtx'; .* tensorrt-rtx:smXX, tensorrt:smXX"),
+        ("tensorrt-rtx", {}, r"unknown target 'tensorrt-rtx' .* tensorrt-rtx:smXX, tensorrt:smXX"),
         ("tensorrt:sm80+sm90", {}, "unknown target"),
     ],
 )
