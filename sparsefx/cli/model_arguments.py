@@ -32,7 +32,7 @@ def load_model(arguments: Namespace) -> tuple[nn.Module | ExportedProgram, MaskS
         if arguments.weights:
             raise CaptureError(f"{name} has its weights inside; drop --weights")
         return open_model(name), arguments.masks
-    model = call_factory(name)
+    model = call_factory(name).eval()
     carried = _load_weights(model, Path(arguments.weights)) if arguments.weights else None
     return model, arguments.masks or carried
 
