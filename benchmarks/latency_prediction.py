@@ -27,13 +27,13 @@ import sparsefx
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
 from benchmarks.results_file import RESULTS, write_results
 from sparsefx.passes.describe import describe
+from sparsefx.runtime.latency.in_context import timed_runs
 from sparsefx.runtime.latency.measure import measure
 from sparsefx.runtime.latency.prepared import prepared_with
 from sparsefx.runtime.latency.table import LatencyTable
 from sparsefx.runtime.latency.undisturbed import TimedRuns
 from sparsefx.runtime.latency.widths import WidthSpace
 from sparsefx.runtime.onnxruntime.calibration import calibration_engine
-from sparsefx.runtime.onnxruntime.in_context import timed_runs
 from sparsefx.runtime.onnxruntime.lower import lower_to_onnx
 from sparsefx.runtime.onnxruntime.session import OnnxRuntimeSession
 

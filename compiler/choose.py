@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 from ..passes.condense import Condense, sparse_enough
 from ..passes.errors import TargetError
 from ..runtime.build import Build
+from ..runtime.latency.table import LatencyTable
 from ..runtime.onnxruntime.layer_times import LayerTime
 from .candidates import Candidate, find_candidates
 from .choice import CONDENSED, DENSE, Choice, LayerChoice
@@ -23,28 +24,36 @@ _MARGINS = (0.97, 1.25)
 Plan = frozenset[str]  # nodes to condense
 
 
-def choose(graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], asked: str) -> tuple[Build, Choice]:
+def choose(
+    graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], asked: str, table: LatencyTable | None = None
+) -> tuple[Build, Choice]:
     """The fastest engine for a graph whose dense engine is `dense`, on `inputs`, with that engine's settings.
 
-    Raises TargetError where condensed layers are asked for, and what runs them is missing.
+    Where engines cannot run here, a latency table of the target decides, layer by layer. Raises TargetError where
+    condensed layers are asked for, and what runs them is missing.
     """
     candidates = [] if asked == DENSE else find_candidates(graph_module, inputs, asked)
     if not candidates:
         return dense, Choice(asked)
     try:
         library = dense.kernels()
-        if asked != CONDENSED:
-            dense.engine  # noqa: B018 - where it cannot run, nothing can be measured
     except TargetError as error:
         if asked == CONDENSED:
             raise
-        note = f"not measured, so {len(candidates)} sparse layers run as dense ones: {error}"
-        return dense, Choice(asked, _layers(candidates, Plan()), notes=(note,))
+        return dense, _not_measured(asked, candidates, error)
     threads = dense.settings.threads
 
     def build(plan: Plan) -> Build:
         return type(dense)(_condensed(graph_module, plan), dense.signature, dense.settings, inputs, library)
 
+    if asked != CONDENSED:
+        try:
+            dense.engine  # noqa: B018 - where it cannot run, nothing can be measured
+        except TargetError as error:
+            if table is None:
+                return dense, _not_measured(asked, candidates, error)
+            plan, choice = _foretold(dense, candidates, asked, table)
+            return build(plan) if plan else dense, choice
     if asked == CONDENSED:
         everything = Plan(c.layer.node.name for c in candidates)
         return build(everything), Choice(asked, _layers(candidates, everything), threads, dense.device)
@@ -55,6 +64,23 @@ def choose(graph_module: GraphModule, dense: Build, inputs: Sequence[Tensor], as
     notes = _note(whole, times) if whole and not best else ()
     layers = _layers(candidates, best, times)
     return builds[best], Choice(asked, layers, threads, dense.device, whole.get(Plan()), whole.get(best), notes)
+
+
+def _not_measured(asked: str, candidates: Sequence[Candidate], error: TargetError) -> Choice:
+    note = f"not measured, so {len(candidates)} sparse layers run as dense ones: {error}"
+    return Choice(asked, _layers(candidates, Plan()), notes=(note,))
+
+
+def _foretold(dense: Build, candidates: Sequence[Candidate], asked: str, table: LatencyTable) -> tuple[Plan, Choice]:
+    """What to condense by a latency table: layers that gain by themselves."""
+    times = [dense.foretold_time(c.name, c.form, table) for c in candidates]
+    faster = [time is not None and time.condensed < _MARGINS[0] * time.dense for time in times]
+    plan = Plan(c.layer.node.name for c, gains in zip(candidates, faster, strict=True) if gains)
+    unknown = times.count(None)
+    note = f"not measured: by the latency table {len(plan)} of {len(candidates)} sparse layers are faster condensed"
+    if unknown:
+        note += f"; it does not have both forms of {unknown}, which stay dense"
+    return plan, Choice(asked, _layers(candidates, plan, times), processor=table.setting.device, notes=(note,))
 
 
 def _plans(candidates: Sequence[Candidate], times: Sequence[LayerTime] | None) -> list[Plan]:
@@ -77,11 +103,12 @@ def _note(whole: dict[Plan, float], times: Sequence[LayerTime] | None) -> tuple[
 
 
 def _layers(
-    candidates: Sequence[Candidate], plan: Plan, times: Sequence[LayerTime] | None = None
+    candidates: Sequence[Candidate], plan: Plan, times: Sequence[LayerTime | None] | None = None
 ) -> tuple[LayerChoice, ...]:
     layers = []
     for i, candidate in enumerate(candidates):
-        dense, condensed = (None, None) if times is None else (times[i].dense * 1e6, times[i].condensed * 1e6)
+        time = None if times is None else times[i]
+        dense, condensed = (None, None) if time is None else (time.dense * 1e6, time.condensed * 1e6)
         representation = CONDENSED if candidate.layer.node.name in plan else DENSE
         layers.append(LayerChoice(candidate.name, candidate.layer.density, representation, dense, condensed))
     return tuple(layers)

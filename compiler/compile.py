@@ -80,6 +80,7 @@ def compile(
     in on the CPU, if the engine as a whole gains. With a `latency_table` of this model (sparsefx.profile), or its file,
     they also stay where the table finds a layer faster; and layers do without channels that stay for others, by gathers
     in front of them or partial sums behind: by the table layer by layer, and then only if the engine as a whole gains.
+    A table of a GPU changes no widths: where TensorRT's engine cannot run here, it decides which layers are condensed.
 
     `evaluate` is an evaluation of your own: it is called with the dense, the masked and the compiled model in turn,
     each a callable like `model` (torch in, torch out), and returns a number or a dict of them; the report has them.
@@ -100,14 +101,15 @@ def compile(
     check_tolerance(tolerance)
     _check_choice("representation", representation, REPRESENTATIONS)
     _check_choice("widths", widths, WIDTHS)
-    wider = widths == MEASURED or latency_table is not None
-    if widths == MEASURED and target != ONNXRUNTIME_CPU:
+    on_cpu = target == ONNXRUNTIME_CPU
+    wider = on_cpu and (widths == MEASURED or latency_table is not None)
+    if widths == MEASURED and not on_cpu:
         raise TargetError(f"widths are measured for {ONNXRUNTIME_CPU} only, found target {target!r}; leave them exact")
     stages = Stages(on_stage, on_progress)
     check_arguments(model, example_inputs, masks)
     example = Sample(tuple(example_inputs), dict(kwargs or {}))
     inputs = tensors_of(example)
-    table = None if latency_table is None else table_for(latency_table, target, threads, inputs)
+    table = None if latency_table is None else table_for(latency_table, settings, inputs)
     with stages("capture"):
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
         reference = masked.reference(model)
@@ -118,29 +120,32 @@ def compile(
         with stages("evaluation of the model"):
             evaluation = evaluate_model(evaluate, model, masked)
     given = as_samples(verify_inputs, masked.signature)
-    maker = EngineMaker(masked.signature, settings, inputs, representation, rules)
+    maker = EngineMaker(masked.signature, settings, inputs, representation, rules, None if on_cpu else table)
     slim, wide, thinner = maker.make(masked.graph, stages), None, None
     if before is not None:
         with stages("widths"):
             slim, wide = widen(before, slim, maker, table)
-    if table is not None:
+    if table is not None and on_cpu:
         with stages("thinner layers"):
             slim, thinner = thin(slim, maker, table)
     report = make_report(_name(model), reference.graph, slim.graph, slim.result)
     report.notes += masked.notes
+    if table is not None and not on_cpu:
+        report.notes.append(f"widths are exact: latency tables decide them for {ONNXRUNTIME_CPU} only")
     report.choice, report.widths, report.thinner = slim.choice, wide, thinner
     report.masks, report.evaluation = masked.describe_masks(), evaluation
     if slim.build is not None:
         if precision != "fp32":
             report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)
-        report.engine = {"target": target, **slim.build.facts}
         report.engine_layers = engine_layers(slim.build.graph_module, report.layers)
+        report.notes += slim.build.notes(reference.graph)
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
             samples = samples_for_verification(example, batches=masked.batches, given=given)
             verify_compiled(compiled, reference, samples, tolerance, rules, stages.share)
     if slim.build is not None:
+        report.engine = {"target": target, **slim.build.facts}
         report.states = slim.build.states.to_dict()
     report.seconds = stages.seconds
     if plain is not None:

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from ..passes.channels.rules import OperatorRule
 from ..passes.signature import Signature
 from ..runtime.build import Build
+from ..runtime.latency.table import LatencyTable
 from ..runtime.targets import TORCH, BuildSettings
 from .backends import backend_of
 from .choice import Choice
@@ -31,13 +32,17 @@ class SlimEngine:
 
 @dataclass(frozen=True)
 class EngineMaker:
-    """How graphs become engines in one compilation; engines are measured on `inputs`."""
+    """How graphs become engines in one compilation; engines are measured on `inputs`.
+
+    `table` decides representations where the engines cannot run here.
+    """
 
     signature: Signature
     settings: BuildSettings
     inputs: Sequence[Tensor]
     representation: str
     rules: Mapping[str, OperatorRule] | None
+    table: LatencyTable | None = None
 
     def make(self, graph: GraphModule, stages: Stages, least: Mapping[str, int] | None = None) -> SlimEngine:
         """Slim the graph, in place, but for the `least` output channels of layers, and build its fastest engine.
@@ -56,5 +61,5 @@ class EngineMaker:
             make = backend_of(self.settings.target, self.settings.precision).build
             dense = make(graph, self.signature, self.settings, self.inputs)
         with stages("representations"):
-            build, choice = choose(graph, dense, self.inputs, self.representation)
+            build, choice = choose(graph, dense, self.inputs, self.representation, self.table)
         return SlimEngine(graph, result, build, choice)

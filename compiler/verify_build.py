@@ -23,6 +23,7 @@ from .masked_model import MaskedModel, flat_outputs
 from .sampling import Sample, tensors_of
 from .verify import Run, Verification, verify
 
+_NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _ROUNDING = 1e-3  # relative to a tensor's largest entry: what the search for a faulty layer takes for rounding
 
 
@@ -90,9 +91,9 @@ def _subject(compiled: CompiledModel, build: Build | None) -> _Subject:
         other = build.stand_in()
         if other is None:
             return _Subject(graph.run, note="verified is the graph, not the engine, which cannot run here")
-        engine, what = other
-        note = f"verified is {what} in float32, not the engine, which cannot run here"
-        return _Subject(engine_runner(engine), _inside(build), note=note)
+        inside, rounded = _inside(build), _rounded(build) if other.precision != "fp32" else None
+        note = f"verified is {other.what} in {_NAMES[other.precision]}, not the engine, which cannot run here"
+        return _Subject(engine_runner(other.engine), inside, rounded, note=note)
 
 
 def _effect_of_rounding(build: Build, reference: MaskedModel, names: Sequence[str], samples: Sequence[Sample]) -> str:

@@ -7,7 +7,7 @@ layers take at the widths that exact removal leaves and at wider ones, block by 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,13 @@ from torch.fx import GraphModule
 
 from ..passes.channels.rules import OperatorRule
 from ..passes.channels.trace import GraphTrace
+from ..passes.errors import TargetError
+from ..runtime.latency.context import this_setting
 from ..runtime.latency.grid import LARGEST_BLOCK
 from ..runtime.latency.table import LatencyTable
 from ..runtime.latency.widths import WidthSpace
-from ..runtime.onnxruntime.context import this_setting
+from ..runtime.onnxruntime.session import TARGET as CPU
+from ..runtime.targets import BuildSettings
 from .choice import WidthChoice
 
 BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
@@ -121,13 +124,19 @@ class WidthPlans:
         return {layer: self._slim[layer] + more for layer, more in producers.items()}
 
 
-def table_for(
-    table: LatencyTable | str | Path, target: str, threads: int | None, inputs: Sequence[Tensor]
-) -> LatencyTable:
-    """The table, which must be of this setting: TableError, or a warning where it was loaded with mismatch="warn"."""
+def table_for(table: LatencyTable | str | Path, settings: BuildSettings, inputs: Sequence[Tensor]) -> LatencyTable:
+    """The table, which must be of this setting: TableError, or a warning where it was loaded with mismatch="warn".
+
+    Where a GPU's engine is built without one, the table says on which GPU, and of which version, it will run.
+    """
     found = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
     batch = int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1
-    found.check(this_setting(target, threads, batch, found.setting.weights), found.mismatch)
+    precision = "fp32" if settings.target == CPU else settings.precision
+    try:
+        here = this_setting(settings.target, settings.threads, batch, found.setting.weights, precision)
+    except TargetError:
+        here = replace(found.setting, target=settings.target, batch=batch, precision=precision)
+    found.check(here, found.mismatch)
     return found
 
 

@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,18 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.fx import GraphModule
 
+    from .latency.table import LatencyTable
     from .onnxruntime.layer_models import LayerForm
     from .onnxruntime.layer_times import LayerTime
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """An engine on the CPU in place of one whose device is missing: `what` it is, and in which `precision`."""
+
+    engine: Engine
+    what: str
+    precision: str = "fp32"
 
 
 class Build(ABC):
@@ -106,6 +117,14 @@ class Build(ABC):
         """Times of layers, dense and condensed, measured on the target; None where only whole engines are."""
         return None
 
-    def stand_in(self) -> tuple[Engine, str] | None:
-        """Where the device is missing: an engine for the same file on the CPU, and what it is, in words."""
+    def foretold_time(self, layer: str, form: LayerForm, table: LatencyTable) -> LayerTime | None:
+        """What a latency table of the target says of a layer, dense and condensed; None where it lacks one of them."""
+        return None
+
+    def notes(self, before: GraphModule) -> list[str]:
+        """What is worth a line in the report, beside the graph as it was with all its channels."""
+        return []
+
+    def stand_in(self) -> StandIn | None:
+        """Where the device is missing: an engine for the same file on the CPU."""
         return None

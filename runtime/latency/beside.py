@@ -44,7 +44,7 @@ def engine_profile(graph_module: GraphModule, table: LatencyTable) -> EngineProf
 
     What lies outside the measured widths is extrapolated with a warning. Raises TargetError where there is no engine.
     """
-    from ..onnxruntime.context import measured_graph
+    from .context import measured_graph
 
     record = measured_graph(graph_module, describe(graph_module), table.setting)
     rows = tuple(Beside(t.node, 1e3 * t.seconds, _predicted(table, t.node)) for t in record.nodes)

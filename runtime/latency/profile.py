@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 from ...passes.describe import describe
 from ...passes.errors import TableError
-from ..onnxruntime.context import WhatIf, this_setting
+from .context import WhatIf, this_setting
 from .prepared import prepared_with, specs
 from .profiler import OnProgress, Profiler
 from .record import WARM
@@ -32,6 +32,7 @@ def profile(
     time_limit: float | None = None,
     tight: float = 0.02,
     weights: str = WARM,
+    precision: str = "fp32",
     shard: tuple[int, int] = (1, 1),
     on_progress: OnProgress | None = None,
 ) -> LatencyTable:
@@ -46,13 +47,18 @@ def profile(
     is certain within `tight`; `weights` are "warm" as in an engine that runs again and again, or "cold", where other
     memory is read before every run. `shard` (i, n) measures the i-th of n parts, to be merged.
 
-    Raises CaptureError, TargetError, and TableError where `path` holds a table of another setting.
+    Tables are made of every target whose engines run here and tell the time of every operator: `torch` has none, and
+    `onnxruntime:tensorrt` tells one time for all. `precision` is that of a GPU's engines; on the CPU it is fp32, and on
+    a GPU weights are warm. Nothing of tables for GPUs has run on one yet.
+
+    Raises CaptureError, TargetError where the target cannot be profiled here (before any work), and TableError where
+    `path` holds a table of another setting.
     """
     _check(grid, shard)
-    graph = model if isinstance(model, GraphModule) else prepared_with(model, tuple(example_inputs))
     tensors = [t for t in example_inputs if isinstance(t, Tensor)]
     batch = int(tensors[0].shape[0]) if tensors and tensors[0].ndim else 1
-    setting = this_setting(target, threads, batch, weights)
+    setting = this_setting(target, threads, batch, weights, precision)
+    graph = model if isinstance(model, GraphModule) else prepared_with(model, tuple(example_inputs))
     what_if = WhatIf(graph, describe(graph), setting)
     header = {
         "setting": dict(setting.__dict__),

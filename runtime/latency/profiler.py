@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...passes.errors import TableError
-from ..onnxruntime.calibration import calibration_engine
-from ..onnxruntime.context import WhatIf
 from . import table_file
+from .context import WhatIf
 from .design import LEVELS, MIDDLES, Widths, design, first_round
 from .record import Record, Setting
 from .refine import refined_levels
@@ -60,7 +59,7 @@ class Profiler:
         known, self._start = {record.name for record in self.records}, time.monotonic()
         self._resumed = len(known)
         with tempfile.TemporaryDirectory(prefix="sparsefx-") as folder:
-            calibration = calibration_engine(self.setting.threads, Path(folder))
+            calibration = self.what_if.calibration(Path(folder))
             for plan, (begin, end) in zip(self._rounds(), _SHARES, strict=False):
                 self._fill(plan, calibration, begin, end)
             for slow in [r for r in self.records if r.name not in known and self._is_slow(r)]:

@@ -152,7 +152,7 @@ class LatencyTable:
         the table is a TableError, or with missing="measure" the engine is measured and joins the table. Sizes
         outside what was measured are a TableError, or with outside="warn" extrapolated.
         """
-        from ..onnxruntime.context import lowered_nodes, measured_graph
+        from .context import lowered_nodes, measured_graph
 
         if missing not in (REFUSE, "measure"):
             raise TableError(f"missing must be 'refuse' or 'measure', found {missing!r}")
@@ -247,10 +247,10 @@ class LatencyTable:
 
     def _check_here(self) -> None:
         """Engines built here must choose the kernels that the table has."""
-        from ..onnxruntime.context import this_setting
+        from .context import this_setting
 
         mine = self.setting
-        self.check(this_setting(mine.target, mine.threads, mine.batch, mine.weights), self.mismatch)
+        self.check(this_setting(mine.target, mine.threads, mine.batch, mine.weights, mine.precision), self.mismatch)
 
     def _add(self, record: Record) -> None:
         self.records = (*self.records, record)
@@ -258,7 +258,7 @@ class LatencyTable:
             self.__dict__.pop(name, None)
 
     def _what_if(self, model: nn.Module | GraphModule) -> Any:
-        from ..onnxruntime.context import WhatIf
+        from .context import WhatIf
         from .prepared import prepared
 
         known = self.__dict__.get("_last_model")

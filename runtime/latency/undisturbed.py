@@ -1,7 +1,8 @@
 """Runs that nobody interrupted: the rule by which outliers are left out.
 
 Beside the wall clock of a run stands the processor time that its threads got. A run with clearly less of it than the
-others was put to sleep by the operating system, and does not count. Medians are of the runs that remain.
+others was put to sleep by the operating system, and does not count. Medians are of the runs that remain. Where the
+processor only waits for a GPU (no threads), every run counts.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class TimedRuns:
     def undisturbed(self) -> NDArray[np.int64]:
         """Places of the counted runs that nobody interrupted, at least five of them."""
         shares = np.array(self.shares)
+        if self.threads == 0:
+            return np.arange(len(shares))
         good = np.flatnonzero(shares >= _LEAST_SHARE * np.percentile(shares, 90))
         best: NDArray[np.int64] = np.argsort(-shares, kind="stable")[:_FEWEST]
         return good if len(good) >= min(_FEWEST, len(shares)) else np.sort(best)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..engine import Array
 from .layer_models import LayerForm, Window, dense_model
 from .layer_times import random_inputs
 from .session import OnnxRuntimeSession
@@ -19,10 +20,10 @@ _LAYERS = (  # weight, input and padding: about three milliseconds in all, bound
 )
 
 
-def calibration_engine(threads: int, folder: Path) -> Callable[[], object]:
-    """Runs the calibration engine once."""
+def calibration_forms() -> list[LayerForm]:
+    """Its layers."""
     random = np.random.default_rng(0)
-    forms = [
+    return [
         LayerForm(
             random.standard_normal(weight, np.float32),
             given,
@@ -32,8 +33,18 @@ def calibration_engine(threads: int, folder: Path) -> Callable[[], object]:
         )
         for weight, given, padding in _LAYERS
     ]
-    model = dense_model(forms)
+
+
+def calibration_model(folder: Path) -> tuple[Path, list[Array]]:
+    """Its ONNX file, and inputs."""
+    model = dense_model(calibration_forms())
     path = folder / "calibration.onnx"
     path.write_bytes(model.SerializeToString())
-    session, inputs = OnnxRuntimeSession(path, threads), random_inputs(model)
+    return path, random_inputs(model)
+
+
+def calibration_engine(threads: int, folder: Path) -> Callable[[], object]:
+    """Runs the calibration engine once, on the CPU."""
+    path, inputs = calibration_model(folder)
+    session = OnnxRuntimeSession(path, threads)
     return lambda: session.run(inputs)

@@ -5,46 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine import Array
+from ...passes.errors import TargetError
 from ..latency.node import EngineNode
-from .session import OnnxRuntimeSession
 
 _LAYERS = ("Conv", "FusedConv", "ConvTranspose")  # channels on axis 1
 _PRODUCTS = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul")  # on the last
 END = "_kernel_time"  # of the events that tell an operator's time
+_KERNEL = "Kernel"
 _SUFFIXES = ("_nchwc", "_nhwc")
 _PREFIX = "fused "
 _WITHOUT_MEANING = ("auto_pad", "group", "channels", "activation_params")  # of a layer's time, or said by its sizes
-
-
-class ProfiledEngine:
-    """An ONNX file that keeps the time of every operator in every run. `layers` as EngineTemplate has them."""
-
-    def __init__(self, model: Path, threads: int, folder: Path, layers: Mapping[str, str]) -> None:
-        self._optimized = folder / "optimized.onnx"
-        self.session = OnnxRuntimeSession(model, threads, profile=folder / "profile", optimized=self._optimized)
-        self._model, self._layers = model, layers
-
-    def run(self, inputs: list[Array]) -> None:
-        self.session.run(inputs)
-
-    def finish(self) -> list[tuple[EngineNode, list[float]]]:
-        """Every operator with its seconds in every run, in the order in which they run; ends the profile."""
-        times: dict[str, list[float]] = defaultdict(list)
-        shapes: dict[str, Any] = {}
-        for event in json.loads(self.session.end_profile().read_text()):
-            name = event.get("name", "")
-            if name.endswith(END):
-                name = name.removesuffix(END)
-                times[name].append(event["dur"] * 1e-6)
-                shapes[name] = event["args"]
-        nodes = {node.name: node for node in _load(self._optimized).graph.node}
-        channels = _channels(_load(self._model))
-        return [(_describe(nodes[n], shapes[n], self._layers, channels), times[n]) for n in times if n in nodes]
 
 
 def plain_name(name: str) -> str:
@@ -55,13 +29,69 @@ def plain_name(name: str) -> str:
     return name
 
 
-def engine_nodes(
-    model: Path, threads: int, folder: Path, layers: Mapping[str, str], inputs: list[Array]
-) -> list[EngineNode]:
-    """The operators of an engine: it is built, and run once to learn their sizes."""
-    engine = ProfiledEngine(model, threads, folder, layers)
-    engine.run(inputs)
-    return [node for node, _ in engine.finish()]
+def node_times(
+    profile: Path, optimized: Path, model: Path, layers: Mapping[str, str]
+) -> list[tuple[EngineNode, list[float]]]:
+    """Every operator with its seconds in every run, in the order in which they run.
+
+    `optimized` is the graph as it runs, `model` the file that it was made of, `layers` as EngineTemplate has them.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+    shapes: dict[str, Any] = {}
+    for event in json.loads(profile.read_text()):
+        name = event.get("name", "")
+        if name.endswith(END):
+            name = name.removesuffix(END)
+            times[name].append(event["dur"] * 1e-6)
+            shapes[name] = event["args"]
+    return _described(times, shapes, optimized, model, layers, packed=True)
+
+
+def kernel_times(
+    profile: Path, optimized: Path, model: Path, layers: Mapping[str, str]
+) -> list[tuple[EngineNode, list[float]]]:
+    """The same by a GPU's clock: of every operator, what the kernels took that it started.
+
+    Written from the sources of ONNX Runtime: behind the event of an operator, which is the processor's time of starting
+    its kernels, come events of category "Kernel" that name it as their parent. Only builds with CUDA's profiling
+    interface write them. Raises TargetError where there are none.
+    """
+    times: dict[str, list[float]] = defaultdict(list)
+    shapes: dict[str, Any] = {}
+    kernels = 0
+    for event in json.loads(profile.read_text()):
+        name = event.get("name", "")
+        if event.get("cat") == _KERNEL:
+            parent = event["args"].get("parent_name", "").removesuffix(END)
+            if parent in times:
+                times[parent][-1] += event["dur"] * 1e-6
+                kernels += 1
+        elif name.endswith(END):
+            name = name.removesuffix(END)
+            times[name].append(0.0)
+            shapes[name] = event["args"]
+    if not kernels:
+        raise TargetError(
+            "ONNX Runtime's profile has no times of the GPU's kernels: it takes a build with --enable_cuda_profiling, "
+            "and CUPTI's library on the path; latency tables of torch:cuda and tensorrt:smXX need neither"
+        )
+    return _described(times, shapes, optimized, model, layers, packed=False)
+
+
+def _described(
+    times: Mapping[str, list[float]],
+    shapes: Mapping[str, Any],
+    optimized: Path,
+    model: Path,
+    layers: Mapping[str, str],
+    *,
+    packed: bool,
+) -> list[tuple[EngineNode, list[float]]]:
+    """`packed`: whether the engine packs constants of layers, which its profile then does not list."""
+    graph = _load(optimized).graph
+    nodes, channels = {node.name: node for node in graph.node}, _channels(_load(model))
+    constants = frozenset() if packed else frozenset(tensor.name for tensor in graph.initializer)
+    return [(_describe(nodes[n], shapes[n], layers, channels, constants), times[n]) for n in times if n in nodes]
 
 
 def _load(path: Path) -> Any:
@@ -86,36 +116,43 @@ def _channels(model: Any) -> dict[str, tuple[int, int]]:
 
 
 def _describe(
-    node: Any, args: Mapping[str, Any], layers: Mapping[str, str], channels: Mapping[str, tuple[int, int]]
+    node: Any,
+    args: Mapping[str, Any],
+    layers: Mapping[str, str],
+    channels: Mapping[str, tuple[int, int]],
+    constants: frozenset[str],
 ) -> EngineNode:
     inputs, outputs = ([next(iter(t.items())) for t in args[f"{side}put_type_shape"]] for side in ("in", "out"))
     name = plain_name(node.name)
     layer = layers.get(name)
     operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    if node.op_type in _LAYERS or (node.op_type in _PRODUCTS and _is_layer(node, inputs)):
+    if node.op_type in _LAYERS or (node.op_type in _PRODUCTS and _is_layer(node, inputs, constants)):
         axis = 1 if node.op_type in _LAYERS else -1
         given, made = inputs[0][1], outputs[0][1]
         width = (given[axis], made[axis])
-        parts = [operator, _settings(node, width), *_fused(node), f"{_places(given, axis)} to {_places(made, axis)}"]
+        parts = [operator, settings(node, width), *_fused(node), f"{places(given, axis)} to {places(made, axis)}"]
         return EngineNode(
             node.name, ", ".join([*filter(None, parts), inputs[0][0]]), width, layer or name, channels.get(name, width)
         )
     width = (sum(math.prod(s) for _, s in inputs), sum(math.prod(s) for _, s in outputs))
     ranks = "x".join(str(len(shape)) for _, shape in inputs)
     rest = _window(outputs[0][1]) if any(a.name == "kernel_shape" for a in node.attribute) else ""
-    parts = [operator, _attributes(node), rest, f"ranks {ranks}", inputs[0][0] if inputs else ""]
+    parts = [operator, attributes(node), rest, f"ranks {ranks}", inputs[0][0] if inputs else ""]
     return EngineNode(node.name, ", ".join(filter(None, parts)), width)
 
 
-def _is_layer(node: Any, inputs: list[tuple[str, list[int]]]) -> bool:
-    """Whether the second operand is a constant that ONNX Runtime has packed: it is then not listed."""
+def _is_layer(node: Any, inputs: list[tuple[str, list[int]]], constants: frozenset[str]) -> bool:
+    """Whether the second operand is a constant, by its name or because ONNX Runtime has packed it: not listed then."""
+    if node.input[1] in constants:
+        return True
     return len(inputs) < len([name for name in node.input if name]) or len(inputs) == 1
 
 
-def _settings(node: Any, width: tuple[int, int]) -> str:
+def settings(node: Any, width: tuple[int, int]) -> str:
+    """What of a layer's attributes decides its time, beside its sizes."""
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     grouped = "" if group == 1 else "depthwise" if group == width[0] == width[1] else f"group {group}"
-    return " ".join(filter(None, [_attributes(node, _WITHOUT_MEANING), grouped]))
+    return " ".join(filter(None, [attributes(node, _WITHOUT_MEANING), grouped]))
 
 
 def _fused(node: Any) -> list[str]:
@@ -123,7 +160,8 @@ def _fused(node: Any) -> list[str]:
     return ["with residual"] * (len(node.input) > 3 and bool(node.input[3]))
 
 
-def _places(shape: list[int], axis: int) -> str:
+def places(shape: Sequence[int], axis: int) -> str:
+    """All sizes but the channels'."""
     return "x".join(str(size) for k, size in enumerate(shape) if k != axis % len(shape))
 
 
@@ -131,7 +169,8 @@ def _window(shape: list[int]) -> str:
     return "to " + "x".join(map(str, shape[2:]))
 
 
-def _attributes(node: Any, without: tuple[str, ...] = ("channels",)) -> str:
+def attributes(node: Any, without: tuple[str, ...] = ("channels",)) -> str:
+    """A node's attributes as text, sorted."""
     import onnx
 
     values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name not in without}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...passes.errors import TargetError
-from ..build import Build
+from ..build import Build, StandIn
 from ..engine import Engine
 from .gpu_session import onnxruntime_gpu_engine
 from .lower import lower_to_onnx
@@ -37,6 +37,6 @@ class OnnxRuntimeGpuBuild(Build):
     def facts(self) -> dict[str, Any]:
         return self._engine.session.settings() if self._engine is not None else {}
 
-    def stand_in(self) -> tuple[Engine, str]:
+    def stand_in(self) -> StandIn:
         engine = onnxruntime_engine(self.model, self.signature, self.settings.threads)
-        return engine, "the same file by ONNX Runtime on the CPU"
+        return StandIn(engine, "the same file by ONNX Runtime on the CPU")

@@ -10,6 +10,7 @@ from typing import Any
 from ...passes.errors import TargetError
 from ...passes.signature import Signature
 from ..engine import Array, Engine
+from .session import write_optimized
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 PROVIDERS = {  # target: (providers in order of preference, what the first one needs)
@@ -23,20 +24,18 @@ _SETTINGS = {"session.disable_cpu_ep_fallback": "1", "session.record_ep_graph_as
 class OnnxRuntimeGpuSession:
     """Runs an ONNX file by the first provider of the target; what that one does not take goes to the next.
 
-    Raises TargetError where the package has no such provider, where it does not start, or where a node would run on
-    the CPU.
+    `profile` and `optimized` as in OnnxRuntimeSession. Raises TargetError where the package has no such provider, where
+    it does not start, or where a node would run on the CPU.
     """
 
-    def __init__(self, model: Path, target: str) -> None:
-        onnxruntime = _import_onnxruntime(target)
+    def __init__(self, model: Path, target: str, *, profile: Path | None = None, optimized: Path | None = None) -> None:
+        onnxruntime = package_with_provider(target)
         self._providers, needs = PROVIDERS[target]
-        missing = [name for name in self._providers if name not in onnxruntime.get_available_providers()]
-        if missing:
-            raise TargetError(
-                f"target {target} needs {missing[0]}, which this ONNX Runtime {onnxruntime.__version__} does not have: "
-                "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
-            )
         options = onnxruntime.SessionOptions()
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
+        if optimized is not None:
+            write_optimized(options, optimized)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4  # what fails is told by the error
         for name, value in _SETTINGS.items():
@@ -83,6 +82,10 @@ class OnnxRuntimeGpuSession:
 
         return run
 
+    def end_profile(self) -> Path:
+        """The file with the time of every node in every run, in Chrome's trace format."""
+        return Path(self._session.end_profiling())
+
     def settings(self) -> dict[str, Any]:
         return {
             "threads": None,
@@ -102,11 +105,18 @@ def _nodes(session: Any) -> dict[str, int]:
     return dict(counted)
 
 
-def _import_onnxruntime(target: str) -> Any:
+def package_with_provider(target: str) -> Any:
+    """The module onnxruntime. Raises TargetError where it is missing, or has not the target's providers."""
     try:
         import onnxruntime
     except ImportError as error:
         raise TargetError(f"target {target} needs ONNX Runtime: pip install onnxruntime-gpu ({error})") from error
+    missing = [name for name in PROVIDERS[target][0] if name not in onnxruntime.get_available_providers()]
+    if missing:
+        raise TargetError(
+            f"target {target} needs {missing[0]}, which this ONNX Runtime {onnxruntime.__version__} does not have: "
+            "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+        )
     return onnxruntime
 
 

@@ -53,7 +53,7 @@ class OnnxRuntimeSession:
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         if optimized is not None:
-            _write_optimized(options, optimized)
+            write_optimized(options, optimized)
         self._model, self._custom_operators = model, custom_operators
         try:
             if custom_operators is not None:
@@ -97,7 +97,8 @@ class OnnxRuntimeSession:
         }
 
 
-def _write_optimized(options: Any, file: Path) -> None:
+def write_optimized(options: Any, file: Path) -> None:
+    """Have the session write the graph as it runs, its weights beside it."""
     key = "session.optimized_model_external_initializers_"
     options.optimized_model_filepath = str(file)
     options.add_session_config_entry(f"{key}file_name", f"{file.name}.data")

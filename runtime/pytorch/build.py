@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from ...passes.errors import TargetError
 from ...passes.signature import Signature
-from ..build import Build
+from ..build import Build, StandIn
 from ..engine import Engine
 from ..kernels.cuda.tools import find_gpu, gpu_description, import_triton
 from ..onnxruntime.layer_models import LayerForm
@@ -60,23 +60,31 @@ class TorchCudaBuild(Build):
 
         return time_layers(forms, PRECISIONS[self.settings.precision], find_gpu())
 
-    def stand_in(self) -> tuple[Engine, str] | None:
-        if self.settings.precision != "fp32":
-            return None
+    def stand_in(self) -> StandIn | None:
+        """The same graph on the CPU, in the same precision; none where torch lacks an operator in it there."""
         cpu = torch.device("cpu")
-        session = TorchSession(read_graph(self.folder, cpu), cpu)
-        return Engine(session, self.signature, "torch:cpu"), "the same graph, from its file, by torch on the CPU"
+        engine = Engine(TorchSession(read_graph(self.folder, cpu), cpu), self.signature, "torch:cpu")
+        try:
+            engine.run_flat(self.inputs)
+        except (RuntimeError, NotImplementedError):  # "not implemented for 'Half'"
+            return None
+        return StandIn(engine, "the same graph, from its file, by torch on the CPU", self.settings.precision)
 
 
 def torch_cuda_engine(folder: Path, signature: Signature) -> Engine:
     """The engine of a graph's files. Raises TargetError without a GPU, and without Triton for condensed layers."""
     device = find_gpu()
+    return Engine(TorchSession(load_graph(folder, device), device), signature, TARGET)
+
+
+def load_graph(folder: Path, device: torch.device) -> GraphModule:
+    """The graph of a target's files, on a GPU. Raises TargetError without Triton for condensed layers."""
     graph_module = read_graph(folder, device)
     if _condensed(graph_module):
         from ..kernels.cuda.operators import use_cuda_kernels
 
         use_cuda_kernels()
-    return Engine(TorchSession(graph_module, device), signature, TARGET)
+    return graph_module
 
 
 def _condensed(graph_module: GraphModule) -> list[Any]:

@@ -69,7 +69,7 @@ class _Recorded:
         def run() -> None:
             self._outputs = list(graph_module(*self._inputs))
 
-        with _float32_is_float32():
+        with float32_is_float32():
             self.replay = recorded(run)
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -79,7 +79,7 @@ class _Recorded:
         return self._outputs
 
 
-def _float32_is_float32() -> contextlib.AbstractContextManager[None]:
+def float32_is_float32() -> contextlib.AbstractContextManager[None]:
     """No TF32 in convolutions (matrix products have none unless asked for); the fastest of cuDNN's algorithms."""
     flags: contextlib.AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=True, allow_tf32=False

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch.fx import GraphModule
+
 from ...passes.errors import TargetError
-from ..build import Build
+from ..build import Build, StandIn
 from ..engine import Engine
-from ..kernels.build import cache_folder
 from ..kernels.cuda.compile_nvcc import plugin_ptx
+from ..latency.table import LatencyTable
 from ..nvidia import find_gpu
+from ..onnxruntime.layer_models import LayerForm
+from ..onnxruntime.layer_times import LayerTime
 from ..onnxruntime.lower import lower_to_onnx
 from ..onnxruntime.session import onnxruntime_engine
 from ..targets import BuildSettings
 from . import plugin_nodes
 from .builder import run_job
+from .by_table import time_by_table
 from .condensed import complete, has_condensed_layers
 from .drivers import Driver, TensorRTRTX, find_driver, processors_of
 from .job import Job, Plan
 from .precision import convert_precision
 from .profiles import find_profile
-from .session import tensorrt_engine
-from .two_four import two_four_layers
+from .session import TensorRTSession, tensorrt_engine
+from .two_four import broken_layers, two_four_layers
 
 ENGINE = "model.engine"
 _WORK = "work"  # files that only the builder reads
@@ -68,7 +74,7 @@ class TensorRTBuild(Build):
             (Plan(str(self.folder / ENGINE), tuple(processors_of(device))),),
             self.profile.shapes if self.profile.ranges else {},
             sparse=bool(self._two_four) and driver.uses_sparse_weights,
-            timing_cache=str(cache_folder() / f"{backend}-{device}.timings") if driver.has_timing_cache else None,
+            timing_cache=driver.timing_cache(device),
             plugins=plugins,
         )
         self._sparse = job.sparse
@@ -107,11 +113,11 @@ class TensorRTBuild(Build):
     def load(self) -> Engine:
         return tensorrt_engine(self.folder / ENGINE, self.signature, self.settings.target)
 
-    def stand_in(self) -> tuple[Engine, str]:
+    def stand_in(self) -> StandIn:
         engine = onnxruntime_engine(
             self.model, self.signature, 1 if self.settings.threads is None else self.settings.threads
         )
-        return engine, "the ONNX file by ONNX Runtime on the CPU"
+        return StandIn(engine, "the ONNX file by ONNX Runtime on the CPU")
 
     @property
     def device(self) -> str:
@@ -143,12 +149,31 @@ class TensorRTBuild(Build):
             "condensed_layers": self._condensed,
             "two_four": {"layers": self._two_four, "sparse_tensor_cores": self._sparse},
             "layer_kinds": dict(kinds),
+            "layers_in_engine": None if self._engine is None else len(self._engine_layers()),
         }
 
     @property
     def details(self) -> dict[str, Any]:
-        """Every layer of the network: name, kind, types of what it computes."""
-        return {"layers": [list(layer) for layer in self.outcome.layers]}
+        """Every layer of the network: name, kind, types of what it computes; a loaded engine's own layers."""
+        details: dict[str, Any] = {"layers": [list(layer) for layer in self.outcome.layers]}
+        return details if self._engine is None else details | {"engine_layers": self._engine_layers()}
+
+    def _engine_layers(self) -> list[Any]:
+        """What the engine inspector tells of each."""
+        session = self.engine.session
+        assert isinstance(session, TensorRTSession)
+        return list(json.loads(session.layers())["Layers"])
+
+    def foretold_time(self, layer: str, form: LayerForm, table: LatencyTable) -> LayerTime | None:
+        return time_by_table(layer, form, table)
+
+    def notes(self, before: GraphModule) -> list[str]:
+        if not find_driver(self.settings.target.partition(":")[0]).uses_sparse_weights:
+            return []
+        return [
+            f"{name} was 2:4 sparse and is not any more without the inputs that were removed: it runs as a dense layer"
+            for name in broken_layers(before, self.graph_module)
+        ]
 
 
 def _gpu_to_build_on(why: str) -> Any:

@@ -111,6 +111,8 @@ def _build(driver: Driver, builder: Any, network: Any, log: Any, job: Job, plan:
     driver.choose_processors(config, plan.processors)
     if not job.reduced:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if job.detailed:
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if job.sparse:
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if job.shapes:

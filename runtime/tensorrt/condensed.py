@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..latency.node import EngineNode
 from ..onnxruntime.condensed import DOMAIN
+from ..onnxruntime.engine_nodes import places
+from ..onnxruntime.layer_models import LayerForm
 
 _TO_THE_END = 2**31 - 1
+LINEAR_NAME = "GatherLinear"
 _LINEAR = """
     here = Gather <axis = -1> (x, places)
     wide = Cast <to = 1> (here)
@@ -115,6 +120,26 @@ def has_condensed_layers(model: Path) -> bool:
     return any(node.domain == DOMAIN for node in onnx.load(str(model), load_external_data=False).graph.node)
 
 
+def function_name(form: LayerForm) -> str:
+    """What the function of a layer is called."""
+    window = None
+    if form.window is not None:
+        kernel, stride, padding, dilation = (
+            (int(pair[0]), int(pair[1]))
+            for pair in (form.weight.shape[2:], form.window.stride, form.window.padding, form.window.dilation)
+        )
+        window = _Window(kernel, stride, padding, dilation)
+        window = dataclasses.replace(window, patches=_cuts_patches(window, form.input_shape))
+    return _name(window, form.residual, form.activation)
+
+
+def condensed_node(name: str, function: str, given: Sequence[int], made: Sequence[int], fan_in: int) -> EngineNode:
+    """A condensed layer as a latency table knows it: by the shapes of its input and result, and its largest fan-in."""
+    axis = -1 if function.startswith(LINEAR_NAME) else 1
+    key = f"{function}, {places(given, axis)} with {given[axis]} to {places(made, axis)}"
+    return EngineNode(name, key, (fan_in, made[axis]), name or None)
+
+
 def _window(node: Any) -> _Window | None:
     """None for a linear layer."""
     if node.op_type == "CondensedLinear":
@@ -133,7 +158,7 @@ def _cuts_patches(window: _Window, shape: Any) -> bool:
 
 
 def _name(window: _Window | None, residual: bool, activation: str) -> str:
-    layer = "GatherLinear" if window is None else f"GatherConv2d_{window.name}"
+    layer = LINEAR_NAME if window is None else f"GatherConv2d_{window.name}"
     return layer + ("_Add" if residual else "") + ("" if activation == "none" else f"_{activation.capitalize()}")
 
 

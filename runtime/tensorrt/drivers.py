@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...passes.errors import TargetError
+from ..kernels.build import cache_folder
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Driver:
 
     def choose_processors(self, config: Any, processors: Sequence[str]) -> None:
         """Build for these, as sm89. Raises TargetError where that is impossible."""
+
+    def timing_cache(self, device: str) -> str | None:
+        """The file in which builds for a device keep their timings, where they take any."""
+        return str(cache_folder() / f"{self.family.backend}-{device}.timings") if self.has_timing_cache else None
 
     def supported(self) -> list[str]:
         """Processors that can be named; none where it is the machine's own."""

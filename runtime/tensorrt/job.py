@@ -23,7 +23,8 @@ class Job:
 
     `shapes` are the smallest, the typical and the largest shape by input; none for one of fixed sizes. `reduced`
     allows TF32 inside float32 layers, `sparse` the use of 2:4 weights. `timing_cache` is a file that is read where it
-    is there, and written. `plugins` is the architecture, 90 for sm90, to register our plugins for.
+    is there, and written. `plugins` is the architecture, 90 for sm90, to register our plugins for. `detailed`
+    engines tell which nodes of the model each of their layers runs.
     """
 
     backend: str
@@ -34,6 +35,7 @@ class Job:
     reduced: bool = False
     timing_cache: str | None = None
     plugins: int | None = None
+    detailed: bool = False
 
     def write(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self)))

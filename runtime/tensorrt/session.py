@@ -11,14 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...passes.errors import TargetError
 from ...passes.signature import Signature
 from ..engine import Array, Engine
 from ..kernels.build import cache_folder
 from ..nvidia import Gpu, find_gpu
-from .drivers import find_driver, processors_of
+from .drivers import Driver, find_driver, processors_of
 
 _TYPES = {  # of bindings: TensorRT's name and torch's
     "FLOAT": "float32",
@@ -40,10 +40,9 @@ class TensorRTSession:
     """
 
     def __init__(self, plan: Path, signature: Signature, target: str) -> None:
-        backend, _, device = target.partition(":")
-        self.target, self._gpu = target, _fitting_gpu(target, processors_of(device))
-        self.driver = find_driver(backend)
-        self._torch = _torch_with_cuda(target)
+        backend = target.partition(":")[0]
+        self.target = target
+        self._gpu, self.driver, self._torch = requirements(target)
         trt = self.driver.trt
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))  # the engine needs it as long as it lives
         data = plan.read_bytes()
@@ -61,6 +60,7 @@ class TensorRTSession:
         self._inputs = [spec.name for spec in signature.inputs]
         self._outputs = [spec.name for spec in signature.outputs]
         self._stream = self._torch.cuda.Stream()
+        self._begin_run: Callable[[], None] = _nothing
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         torch = self._torch
@@ -92,6 +92,7 @@ class TensorRTSession:
             kind = getattr(torch, _TYPES[self._engine.get_tensor_dtype(name).name])
             outputs.append(torch.empty(shape, dtype=kind, device="cuda"))
             context.set_tensor_address(name, outputs[-1].data_ptr())
+        self._begin_run()
         self._stream.wait_stream(torch.cuda.current_stream())
         if not context.execute_async_v3(self._stream.cuda_stream):
             raise TargetError(f"{self.driver.version} failed to run the engine; its log on stderr says why")
@@ -110,6 +111,13 @@ class TensorRTSession:
             partial.write_bytes(data)
             os.replace(partial, self._cache_file)
 
+    def watch(self) -> LayerTimes:
+        """Have every run from now on told layer by layer; it is slower then."""
+        profiler = _profiler(self.driver.trt)
+        self._context.profiler = profiler
+        self._begin_run = profiler.begin
+        return profiler  # type: ignore[no-any-return]
+
     def layers(self) -> str:
         """What the engine inspector tells of the engine's layers, as JSON."""
         trt = self.driver.trt
@@ -117,6 +125,43 @@ class TensorRTSession:
 
     def settings(self) -> dict[str, Any]:
         return {"version": self.driver.version, "device": self._gpu.name, "threads": None, "precision": "as built"}
+
+
+class LayerTimes(Protocol):
+    """Seconds of every layer, by its name, one entry for each run."""
+
+    runs: list[dict[str, float]]
+
+
+def _profiler(trt: Any) -> Any:
+    """A profiler that notes what it hears; TensorRT tells it every layer of every run."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.runs: list[dict[str, float]] = []
+
+        def begin(self) -> None:
+            self.runs.append({})
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            run = self.runs[-1]
+            run[layer_name] = run.get(layer_name, 0.0) + ms * 1e-3
+
+    return Profiler()
+
+
+def _nothing() -> None:
+    pass
+
+
+def requirements(target: str) -> tuple[Gpu, Driver, Any]:
+    """The GPU, the driver and the torch that engines of a target run with.
+
+    Raises TargetError, saying what to install or change, where one is missing, and where the GPU is another one.
+    """
+    backend, _, device = target.partition(":")
+    return _fitting_gpu(target, processors_of(device)), find_driver(backend), _torch_with_cuda(target)
 
 
 def tensorrt_engine(plan: Path, signature: Signature, target: str) -> Engine:

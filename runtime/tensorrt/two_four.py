@@ -6,6 +6,8 @@ input channels, for each position of a kernel by itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -26,13 +28,20 @@ def is_two_four(weight: Tensor) -> bool:
 
 def two_four_layers(graph_module: GraphModule) -> list[str]:
     """Names of the weights of linear layers and ungrouped convolutions that are 2:4 sparse."""
-    found = []
+    return [name for name, weight in _weights(graph_module) if is_two_four(weight)]
+
+
+def broken_layers(before: GraphModule, after: GraphModule) -> list[str]:
+    """Those that were 2:4 sparse, and are not after inputs were removed: what stays falls into other groups of four."""
+    were = set(two_four_layers(before))
+    return [name for name, weight in _weights(after) if name in were and not is_two_four(weight)]
+
+
+def _weights(graph_module: GraphModule) -> Iterator[tuple[str, Tensor]]:
     for node in graph_module.graph.nodes:
         if node.target not in (LINEAR, CONV2D) or not is_constant(bind(node)["weight"]):
             continue
         weight = bind(node)["weight"]
         if node.target is CONV2D and bind(node)["groups"] != 1:
             continue
-        if is_two_four(constant_of(weight)):
-            found.append(str(weight.meta.get(ORIGIN, weight.target)))
-    return found
+        yield str(weight.meta.get(ORIGIN, weight.target)), constant_of(weight)

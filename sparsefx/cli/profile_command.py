@@ -23,6 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="TABLE", help="the table's file; goes on if there is one"
     )
     parser.add_argument("--target", default="onnxruntime:cpu", help="engine to profile (onnxruntime:cpu)")
+    parser.add_argument(
+        "--precision", default="fp32", choices=["fp32", "fp16", "bf16"], help="of a GPU's engine (fp32)"
+    )
     parser.add_argument("--grid", metavar="LEVELS", help="shares of the full width to measure, as 1,0.75,0.5,0.25,0.1")
     parser.add_argument("--time-limit", type=float, metavar="SECONDS", help="end then with what is measured")
     parser.add_argument("--spread", type=float, default=0.02, help="certainty at which repetitions end (0.02)")
@@ -60,6 +63,7 @@ def run(arguments: Namespace) -> int:
             time_limit=arguments.time_limit,
             tight=arguments.spread,
             weights=COLD if arguments.cold else WARM,
+            precision=arguments.precision,
             shard=_shard(arguments.shard),
             on_progress=tell,
         )

@@ -15,8 +15,8 @@ import sparsefx
 from sparsefx.compiler import thin_plans, whole
 from sparsefx.compiler.choice import ThinDecision
 from sparsefx.passes.errors import TableError
+from sparsefx.runtime.latency.context import this_setting
 from sparsefx.runtime.latency.table import LatencyTable
-from sparsefx.runtime.onnxruntime.context import this_setting
 from sparsefx.runtime.onnxruntime.movement_models import Movement
 
 from .models import Residual, residual

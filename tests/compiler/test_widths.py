@@ -21,9 +21,9 @@ from sparsefx.compiler.stages import Stages
 from sparsefx.compiler.widths import WidthPlans
 from sparsefx.passes.channels.rules import POINTWISE
 from sparsefx.passes.errors import TableError, TargetError
+from sparsefx.runtime.latency.context import this_setting
 from sparsefx.runtime.latency.record import Setting
 from sparsefx.runtime.latency.table import LatencyTable
-from sparsefx.runtime.onnxruntime.context import this_setting
 
 from .models import Residual, half_of_conv1, residual
 

@@ -17,12 +17,12 @@ from torch import nn
 
 import sparsefx
 from sparsefx.passes.describe import describe
-from sparsefx.passes.errors import TableError, TargetError
+from sparsefx.passes.errors import TableError
 from sparsefx.runtime.latency.beside import engine_profile
+from sparsefx.runtime.latency.context import WhatIf, this_setting
 from sparsefx.runtime.latency.prepared import prepared_with, specs
 from sparsefx.runtime.latency.profiler import Profiler
 from sparsefx.runtime.latency.table import LatencyTable
-from sparsefx.runtime.onnxruntime.context import WhatIf, this_setting
 from tests.runtime.latency.helpers import Residual, image
 
 GRID = (1.0, 0.6, 0.3)
@@ -168,14 +168,9 @@ def test_bad_settings_are_named(settings: dict[str, object], message: str) -> No
         sparsefx.profile(Residual(), (image(),), **settings)
 
 
-def test_other_targets_are_refused() -> None:
-    with pytest.raises(TargetError, match="latency tables are made for onnxruntime:cpu, found target 'tensorrt:sm90'"):
-        sparsefx.profile(Residual(), (image(),), target="tensorrt:sm90")
-
-
 SCRIPT = """
 import sys, torch, sparsefx
-from sparsefx.runtime.onnxruntime.context import WhatIf, this_setting
+from sparsefx.runtime.latency.context import WhatIf, this_setting
 from tests.runtime.latency.helpers import Residual, image
 torch.set_num_threads(1)
 sparsefx.profile(Residual(), (image(),), threads=1, grid=(1.0, 0.8, 0.6, 0.4, 0.2), tight=10.0, path=sys.argv[1])

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from sparsefx.passes.describe import describe
 from sparsefx.passes.errors import TableError
+from sparsefx.runtime.latency.context import WhatIf
 from sparsefx.runtime.latency.prepared import prepared_with
 from sparsefx.runtime.latency.widths import WidthSpace
-from sparsefx.runtime.onnxruntime.engine_nodes import engine_nodes
 from sparsefx.runtime.onnxruntime.template import EngineTemplate
-from tests.runtime.latency.helpers import Perceptron, Residual, image
+from tests.runtime.latency.helpers import SETTING, Perceptron, Residual, image
 
 NETS = [Residual, Perceptron]
 
@@ -112,10 +112,8 @@ def test_a_template_that_does_not_hold_lowers_every_choice(monkeypatch: pytest.M
 
 
 def test_every_layer_is_found_in_the_engine(tmp_path: Path) -> None:
-    space = space_of(Residual())
-    template = EngineTemplate(space, describe(space.graph_module))
-    widths = {"stem": 12, "first": 10, "point": 20}
-    nodes = engine_nodes(template.write(widths, tmp_path), 1, tmp_path, template.layers, [image().numpy()])
+    graph = space_of(Residual()).graph_module
+    nodes = WhatIf(graph, describe(graph), SETTING).nodes({"stem": 12, "first": 10, "point": 20}, tmp_path)
     layers = {node.layer: node.channels for node in nodes if node.layer is not None}
     assert layers == {
         "stem": (3, 12),

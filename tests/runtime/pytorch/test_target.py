@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 import sparsefx
-from sparsefx.passes.errors import TargetError
+from sparsefx.passes.errors import TargetError, VerificationError
+from sparsefx.runtime.pytorch import build as build_module
 from tests.runtime.kernels.cuda.needs import needs_gpu, needs_triton
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: what is said without one is not")
@@ -64,6 +66,44 @@ def test_condensed_layers_are_kept_in_the_file(precision: str, tmp_path: Path) -
     measured = sparsefx.compile(net, (x,), **arguments)
     assert [(layer.layer, layer.representation) for layer in measured.report.choice.layers] == [("2", "dense")]
     assert "not measured, so 1 sparse layers run as dense ones: PyTorch" in measured.report.choice.notes[0]
+
+
+@no_gpu
+@pytest.mark.parametrize(("precision", "name"), [("fp16", "float16"), ("bf16", "bfloat16")])
+def test_without_a_gpu_its_own_precision_is_verified(precision: str, name: str) -> None:
+    net, x = network()
+    compiled = sparsefx.compile(net, (x,), target="torch:cuda", precision=precision, representation="dense")
+    note = f"verified is the same graph, from its file, by torch on the CPU in {name}, not the engine"
+    assert any(found.startswith(note) for found in compiled.report.notes)
+    (output,) = compiled.report.verification["outputs"]
+    assert 1e-4 < output["max_error"] < output["bound"]  # it did round
+
+
+@no_gpu
+def test_a_fault_in_its_own_precision_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = network()
+    read = build_module.read_graph
+
+    def faulty(folder: Path, device: torch.device) -> GraphModule:
+        graph_module = read(folder, device)
+        bias = min((b for b in graph_module.buffers() if b.ndim == 1), key=torch.Tensor.numel)
+        bias += 1.0
+        return graph_module
+
+    monkeypatch.setattr(build_module, "read_graph", faulty)
+    with pytest.raises(VerificationError, match="deviates from the masked model"):
+        sparsefx.compile(net, (x,), target="torch:cuda", precision="bf16", representation="dense")
+
+
+@no_gpu
+def test_where_the_cpu_lacks_an_operator_the_graph_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(session: object, inputs: object) -> None:
+        raise RuntimeError("\"gelu\" not implemented for 'Half'")
+
+    monkeypatch.setattr(build_module.TorchSession, "run", run)
+    net, x = network()
+    compiled = sparsefx.compile(net, (x,), target="torch:cuda", precision="fp16", representation="dense")
+    assert "verified is the graph, not the engine, which cannot run here" in compiled.report.notes
 
 
 def test_without_triton_condensed_layers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

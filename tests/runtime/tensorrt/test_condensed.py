@@ -12,14 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import sparsefx
 from sparsefx.passes.capture import capture
 from sparsefx.passes.condense import Condense
 from sparsefx.passes.describe import describe
+from sparsefx.passes.errors import TableError
+from sparsefx.runtime.latency.node import EngineNode
+from sparsefx.runtime.latency.record import Setting
+from sparsefx.runtime.latency.table import LatencyTable
 from sparsefx.runtime.onnxruntime.lower import lower_to_onnx
 from sparsefx.runtime.tensorrt.condensed import complete, to_constant_fan_in
 from sparsefx.runtime.tensorrt.precision import convert_precision
 
-from .nets import pruned
+from .nets import pruned, sparse_net
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: it is measured on")
 
 
 class Convolution(nn.Module):
@@ -105,3 +112,72 @@ def test_rows_of_any_length_have_one_fan_in() -> None:
     assert places.tolist() == [[4, 0], [0, 0], [1, 7]]
     empty, _ = to_constant_fan_in(np.zeros(0, np.float32), np.zeros(0, int), np.array([0, 0]))
     assert empty.shape == (1, 1)
+
+
+class Foretold(LatencyTable):
+    """Dense layers take a millisecond; condensed ones of 16 x 16 a half, others two; some are not in it."""
+
+    def __init__(self, target: str, unknown: str = "") -> None:
+        super().__init__(Setting(target, "NVIDIA L4", "TensorRT-RTX 1.7", 0, 1), [])
+        self.unknown, self.asked = unknown, list[EngineNode]()
+
+    def channel_range(self, layer: str) -> tuple[tuple[int, int], tuple[int, int]]:
+        return (1, 16), (1, 16)
+
+    def cost(self, layer: str, c_in: Any, c_out: Any, *, envelope: bool = False) -> Any:
+        return np.float64(1.0)
+
+    def seconds(self, node: EngineNode, *, outside: str = "refuse") -> float:
+        self.asked.append(node)
+        if self.unknown and self.unknown in node.key:
+            raise TableError("not in the table")
+        return 0.5e-3 if node.key.endswith("to 1x16x16") else 2e-3
+
+
+@no_gpu
+def test_without_a_gpu_a_latency_table_decides_what_is_condensed() -> None:
+    model, x = sparse_net(), torch.randn(1, 3, 16, 16)
+    target = "tensorrt-rtx:sm89"
+    table = Foretold(target)
+    compiled = sparsefx.compile(model, (x,), target=target, latency_table=table, verify=False)
+    choice = compiled.report.choice
+    assert {layer.layer: layer.representation for layer in choice.layers} == {"stem": "condensed", "down": "dense"}
+    assert [(layer.dense_us, layer.condensed_us) for layer in choice.layers] == [(1000.0, 500.0), (1000.0, 2000.0)]
+    assert choice.notes == ("not measured: by the latency table 1 of 2 sparse layers are faster condensed",)
+    assert choice.processor == "NVIDIA L4"
+    assert "widths are exact: latency tables decide them for onnxruntime:cpu only" in compiled.report.notes
+    functions = [node.op_type for node in onnx.load(str(compiled.build.model)).graph.node if node.domain == "sparsefx"]
+    assert functions == ["GatherConv2d_3x3_1x1_1x1_1x1_Relu"]
+    fan_in = int((dict(model.named_modules())["stem"].weight != 0).flatten(1).sum(1).max())
+    (stem,) = [node for node in table.asked if node.key.endswith("to 1x16x16")]
+    assert stem.key == f"{functions[0]}, 1x16x16 with 3 to 1x16x16" and stem.width == (fan_in, 16)
+
+
+@no_gpu
+def test_layers_that_the_table_does_not_have_stay_dense() -> None:
+    target = "tensorrt-rtx:sm89"
+    table = Foretold(target, unknown="with 3")
+    compiled = sparsefx.compile(
+        sparse_net(), (torch.randn(1, 3, 16, 16),), target=target, latency_table=table, verify=False
+    )
+    assert {layer.representation for layer in compiled.report.choice.layers} == {"dense"}
+    (note,) = compiled.report.choice.notes
+    assert note.endswith(
+        "0 of 2 sparse layers are faster condensed; it does not have both forms of 1, which stay dense"
+    )
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "tensorrt-rtx:sm80"}, "measured with target 'tensorrt-rtx:sm89'"),
+        ({"precision": "fp16"}, "measured with precision 'fp32'"),
+    ],
+)
+def test_a_table_of_another_setting_is_refused(options: dict[str, str], message: str) -> None:
+    arguments = {"target": "tensorrt-rtx:sm89", **options}
+    with pytest.raises(TableError, match=message):
+        sparsefx.compile(
+            sparse_net(), (torch.randn(1, 3, 16, 16),), latency_table=Foretold("tensorrt-rtx:sm89"), **arguments
+        )

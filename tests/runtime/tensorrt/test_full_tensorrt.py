@@ -16,13 +16,17 @@ import torch
 from torch import nn
 
 import sparsefx
+from sparsefx.compiler.bundle import read_manifest
 from sparsefx.passes.errors import TargetError
 from sparsefx.runtime.nvidia import Gpu
 from sparsefx.runtime.tensorrt import build as build_module
 from sparsefx.runtime.tensorrt import child
+from sparsefx.runtime.tensorrt import session as session_module
+from sparsefx.runtime.tensorrt.drivers import FAMILIES, Driver
 from sparsefx.runtime.tensorrt.job import Built, Job, Outcome, Plan
 
 from .nets import sparse_net
+from .test_session import fake_tensorrt, fake_torch
 
 X = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
@@ -201,3 +205,40 @@ def test_two_four_weights_are_marked_for_full_tensorrt(jobs: list[tuple[Job, onn
     assert "2:4 sparse weights, used: 0.weight" in str(marked.report)
     compiled(nn.Sequential(nn.Linear(8, 8)).eval(), torch.randn(1, 8), representation="dense")
     assert not jobs[-1][0].sparse
+
+
+def shrinking() -> nn.Module:
+    """The second layer is 2:4 sparse along its eight inputs, of which the first one makes seven."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    with torch.no_grad():
+        model[0].weight[3], model[0].bias[3] = 0.0, 0.0
+        model[2].weight[::2, ::2], model[2].weight[1::2, 1::2] = 0.0, 0.0
+    return model.eval()
+
+
+def test_a_two_four_layer_that_is_none_any_more_is_named(jobs: list[tuple[Job, onnx.ModelProto]]) -> None:
+    made = compiled(shrinking(), torch.randn(1, 8), representation="dense")
+    note = "2.weight was 2:4 sparse and is not any more without the inputs that were removed: it runs as a dense layer"
+    assert note in made.report.notes
+    assert made.build.facts["two_four"]["layers"] == []
+    whole = nn.Sequential(shrinking()[2]).eval()
+    assert not any("2:4" in note for note in compiled(whole, torch.randn(1, 8), representation="dense").report.notes)
+    pytest.importorskip("tensorrt_rtx")
+    rtx = sparsefx.compile(shrinking(), (torch.randn(1, 8),), target="tensorrt-rtx:sm89", verify=False)
+    assert not any("2:4" in note for note in rtx.report.notes)  # which makes no use of it
+
+
+def test_the_layers_of_a_loaded_engine_are_in_the_manifest(
+    jobs: list[tuple[Job, onnx.ModelProto]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver = Driver(FAMILIES["tensorrt"], fake_tensorrt())
+    monkeypatch.setattr(session_module, "find_driver", lambda backend: driver)
+    monkeypatch.setattr(session_module, "find_gpu", lambda: Gpu("NVIDIA H200", "sm90"))
+    monkeypatch.setattr(session_module, "_torch_with_cuda", lambda target: fake_torch())
+    made = compiled(nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), torch.randn(1, 8), representation="dense")
+    assert made.build.facts["layers_in_engine"] is None and "engine_layers" not in made.build.details
+    made.engine()
+    made.save(tmp_path / "net.sfx")
+    manifest = read_manifest(tmp_path / "net.sfx")
+    assert manifest["engine"]["engine_layers"] == ["gemm + relu", "gemm"] and made.build.facts["layers_in_engine"] == 2
+    assert manifest["states"]["loaded"]["done"] and not manifest["states"]["ran"]["done"]

@@ -21,6 +21,7 @@ from sparsefx.runtime.tensorrt import session as session_module
 from sparsefx.runtime.tensorrt.drivers import FAMILIES, Driver, TensorRT10, TensorRTRTX
 from sparsefx.runtime.tensorrt.session import TensorRTSession, tensorrt_engine
 
+INFORMATION = {"JSON": '{"Layers": ["gemm + relu", "gemm"], "Bindings": ["x", "y"]}'}
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 SPECS = [TensorSpec(name, "float32", ("batch", 3)) for name in ("unused", "x", "y")]
 TREES = (("unused", Tree("tensor", 0)), ("x", Tree("tensor", 1)))
@@ -89,12 +90,14 @@ def fake_tensorrt(loads: bool = True) -> Any:
         get_tensor_profile_shape=lambda name, profile: ((1, 3), (2, 3), (4, 3)),
         create_runtime_config=RuntimeConfig,
         create_execution_context=lambda *config: Context(),
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda form: INFORMATION[form]),
     )
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine if loads else None)
     log = SimpleNamespace(ERROR=1)
     return SimpleNamespace(
         __version__="11.4.0",
         Runtime=lambda logger: runtime,
+        LayerInformationFormat=SimpleNamespace(JSON="JSON"),
         Logger=type("Logger", (), {"ERROR": log.ERROR, "__init__": lambda self, severity: None}),
     )
 
