@@ -82,13 +82,14 @@ def _runner(engine: Engine, sizes: Mapping[str, int]) -> Callable[[], object]:
 
 def bench_text(rows: list[BenchRow]) -> str:
     """The figures as a table."""
-    names = ("median", 11), ("p99", 11), ("middle half", 12), ("time", 7), ("peak memory", 12), ("file", 9)
-    header = f"{'engine':24s} " + " ".join(name.rjust(width) for name, width in names)
+    names = ("median", 11), ("p99", 11), ("middle half", 12), ("time", 6), ("peak memory", 11), ("file", 9)
+    width = max(len("engine"), *(len(row.name) for row in rows))
+    header = f"{'engine':{width}s} " + " ".join(name.rjust(size) for name, size in names)
     lines = [header, "-" * len(header)]
     for row in rows:
-        memory = f"{row.peak_memory / 2**20:8.1f} MiB" if row.peak_memory is not None else ""
+        memory = f"{row.peak_memory / 2**20:7.1f} MiB" if row.peak_memory is not None else ""
         lines.append(
-            f"{row.name:24s} {row.latency.median * 1e3:8.3f} ms {row.latency.p99 * 1e3:8.3f} ms "
-            f"{row.latency.spread * 1e3:9.3f} ms {row.ratio:6.2f}x {memory:>12s} {row.file_bytes / 2**20:5.1f} MiB"
+            f"{row.name:{width}s} {row.latency.median * 1e3:8.3f} ms {row.latency.p99 * 1e3:8.3f} ms "
+            f"{row.latency.spread * 1e3:9.3f} ms {row.ratio:5.2f}x {memory:>11s} {row.file_bytes / 2**20:5.1f} MiB"
         )
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
-from ..passes.channels.rules import OPERATOR_RULES, OperatorRule
+from ..passes.channels.rules import OperatorRule
 from ..passes.errors import CaptureError, MaskError, SparsefxError
 from ..passes.near_names import closest
 from ..training.masks import MaskSet
@@ -55,16 +55,16 @@ def check_tolerance(tolerance: float) -> None:
 
 def check_rules(rules: Mapping[str, Any] | None) -> None:
     """CaptureError for a rule that is none, or of an operator that torch does not have."""
+    operators = {name.partition(".")[0] for name in torch._C._dispatch_get_all_op_names()} if rules else set()
     for name, rule in (rules or {}).items():
         if not isinstance(rule, OperatorRule):
             raise CaptureError(
                 f"the rule of {name} must be an OperatorRule (see sparsefx.passes.channels.rules), "
                 f"found {type(rule).__name__}"
             )
-        namespace, _, operator = name.rpartition("::")
-        if not hasattr(getattr(torch.ops, namespace or "aten"), operator) or not namespace:
+        if name not in operators:
             raise CaptureError(
-                f"there is a rule for {name}, but torch has no such operator{closest(name, OPERATOR_RULES)}; names "
+                f"there is a rule for {name}, but torch has no such operator{closest(name, operators)}; names "
                 "look like aten::relu, and a custom operator must be registered first"
             )
 
@@ -95,8 +95,8 @@ def training_note(model: Any) -> list[str]:
     if not kinds:
         return []
     return [
-        f"the model is in training mode and was captured in evaluation mode, in which {', '.join(kinds)} behave "
-        "otherwise; its own mode was left as it is"
+        f"the model is in training mode and was captured in evaluation mode, which matters to {', '.join(kinds)}; its "
+        "own mode was left as it is"
     ]
 
 

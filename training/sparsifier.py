@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .arguments import checked_arguments
 from .budget import target_nonzeros
 from .criteria import magnitude
 from .history import MaskRecorder, MaskUpdate
@@ -21,7 +22,7 @@ from .masked_optimizer import Closure, MaskedOptimizer
 from .masks import MaskSet
 from .ranks import average_gradients, from_first_rank, number_from_first_rank
 from .resume import checked_state
-from .settings import Settings
+from .settings import Settings, require
 from .sparse_layer import SparseLayer
 from .work import TrainingWork
 
@@ -55,7 +56,16 @@ class Sparsifier(MaskedOptimizer, ABC):
 
     grows_by_gradient: ClassVar[bool] = False
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Every method tells by name which arguments it lacks or does not know."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", checked_arguments(vars(cls)["__init__"], cls.__name__))  # noqa: B010
+
     def __init__(self, model: nn.Module, optimizer: Optimizer, settings: Settings) -> None:
+        require(isinstance(model, nn.Module), f"model must be a torch.nn.Module, found {type(model).__name__}")
+        found = type(optimizer).__name__
+        require(isinstance(optimizer, Optimizer), f"optimizer must be a torch optimizer, found {found}; make it first")
         first_dense = settings.distribution == "uniform_first_dense"
         patterns = LayerPatterns.of(settings.include, settings.exclude, settings.dense, first_dense=first_dense)
         choice = choose_layers(bare_model(model), optimizer, patterns)

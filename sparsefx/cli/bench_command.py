@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.flags import threads_flag, trust_flag
-from sparsefx.cli.output import to_json
+from sparsefx.cli.output import show
 from sparsefx.cli.progress import bar
 
 
@@ -33,8 +34,8 @@ def run(arguments: Namespace) -> int:
             memory=not arguments.no_memory,
             on_round=lambda rounds, share: progress.update(share),
         )
-    print(to_json([row.to_dict() for row in rows]) if arguments.json else bench_text(rows))
-    return 0
+    show(arguments.json, [row.to_dict() for row in rows], bench_text(rows))
+    return OK
 
 
 def _names(paths: list[Path]) -> dict[str, Path]:

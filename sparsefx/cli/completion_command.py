@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Action, ArgumentParser, Namespace, _SubParsersAction
 from collections.abc import Iterator
 
+from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.output import to_json
 
 SHELLS = ("bash", "zsh", "fish")
@@ -26,7 +27,7 @@ def run(arguments: Namespace) -> int:
             action.complete = shtab.FILE if name in _FILES else shtab.DIRECTORY  # type: ignore[attr-defined]
     script = shtab.complete(parser, arguments.shell)
     print(to_json({"shell": arguments.shell, "script": script}) if arguments.json else script)
-    return 0
+    return OK
 
 
 def _actions(parser: ArgumentParser) -> Iterator[Action]:

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +19,7 @@ from sparsefx.passes.near_names import closest
 
 
 def call_factory(name: str) -> nn.Module:
-    """The model that `module:function` makes; modules of the working folder come first.
+    """The model that `module:function` makes; modules of the working folder come first. What they print is no result.
 
     Raises CaptureError with what is missing, or where in the user's code something was raised.
     """
@@ -29,7 +29,7 @@ def call_factory(name: str) -> nn.Module:
             f"the model must be module:function or a .pt2 file, found {name!r}; for a class or a function that makes "
             "the model in mymodels.py, write mymodels:thename"
         )
-    with _importing_from_here():
+    with _importing_from_here(), redirect_stdout(sys.stderr):
         factory = _factory(_import(module_name), module_name, function_name)
         try:
             model = factory()

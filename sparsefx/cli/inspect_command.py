@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from sparsefx.cli.output import to_json
+from sparsefx.cli.exit_codes import OK
+from sparsefx.cli.output import show
 from sparsefx.passes.errors import BundleError
 
 
@@ -19,8 +20,8 @@ def run(arguments: Namespace) -> int:
     if not path.exists():
         raise BundleError(f"there is nothing at {path}; expected a bundle or a file of masks")
     data, text = _bundle(path) if path.is_dir() else _masks(path)
-    print(to_json(data) if arguments.json else text)
-    return 0
+    show(arguments.json, data, text)
+    return OK
 
 
 def _bundle(path: Path) -> tuple[dict[str, Any], str]:

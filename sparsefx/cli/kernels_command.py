@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import stages
 
@@ -26,4 +27,4 @@ def run(arguments: Namespace) -> int:
         announce("compile the kernels")
         library = build_library(folder, flags=flags)
     print(to_json({"library": str(library)}) if arguments.json else library)
-    return 0
+    return OK

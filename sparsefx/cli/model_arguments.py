@@ -31,7 +31,7 @@ def load_model(arguments: Namespace) -> tuple[nn.Module | ExportedProgram, MaskS
         if arguments.weights:
             raise CaptureError("a .pt2 file has its weights inside; drop --weights")
         return _load_exported(Path(name)), arguments.masks
-    model = call_factory(name)
+    model = call_factory(name).eval()
     carried = _load_weights(model, Path(arguments.weights)) if arguments.weights else None
     return model, arguments.masks or carried
 

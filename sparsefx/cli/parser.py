@@ -20,7 +20,7 @@ class Parser(ArgumentParser):
 
     commands: dict[str, ArgumentParser]
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = list(sys.argv[1:] if args is None else args)
         if given and given[0] in self.commands:
             self._check_flags(self.commands[given[0]], given[1:])

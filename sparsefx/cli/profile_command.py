@@ -6,8 +6,9 @@ import re
 from argparse import ArgumentParser, Namespace
 from itertools import count
 
+from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.flags import INPUT_HELP, MODEL_HELP, threads_flag
-from sparsefx.cli.output import to_json
+from sparsefx.cli.output import show
 from sparsefx.cli.progress import bar
 from sparsefx.cli.table_command import summary, summary_text
 from sparsefx.passes.errors import TableError
@@ -67,8 +68,8 @@ def run(arguments: Namespace) -> int:
             shard=_shard(arguments.shard),
             on_progress=tell,
         )
-    print(to_json(summary(table)) if arguments.json else summary_text(table))
-    return 0
+    show(arguments.json, summary(table), summary_text(table))
+    return OK
 
 
 def _levels(text: str | None) -> list[float] | None:

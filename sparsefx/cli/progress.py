@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,14 @@ class StageWatch:
 
 @contextmanager
 def stages(quiet: bool) -> Iterator[StageWatch]:
-    """Told what is being done; to be called with the name of every stage."""
-    if quiet:
-        yield StageWatch(lambda name: None, lambda share: None)
-    elif sys.stderr.isatty():
-        yield from _live()
-    else:
-        yield from _lines()
+    """Told what is being done; to be called with the name of every stage. What is printed meanwhile is no result."""
+    with redirect_stdout(sys.stderr):
+        if quiet:
+            yield StageWatch(lambda name: None, lambda share: None)
+        elif sys.stderr.isatty():
+            yield from _live()
+        else:
+            yield from _lines()
 
 
 def _live() -> Iterator[StageWatch]:
@@ -76,28 +77,40 @@ class Bar:
 
 @contextmanager
 def bar(name: str, quiet: bool) -> Iterator[Bar]:
-    """A bar with the remaining time; where nobody watches, only the lines that stay, and with `quiet` nothing."""
-    if quiet:
-        yield Bar(lambda share: None, lambda line: None)
-        return
-    if not sys.stderr.isatty():
-        yield Bar(lambda share: None, lambda line: print(line, file=sys.stderr, flush=True))
-        return
-    with _progress() as progress:
-        task = progress.add_task(name, total=1.0)
-        yield Bar(lambda share: progress.update(task, completed=share), progress.console.print)
+    """A bar with the remaining time; where nobody watches, only the lines that stay, and with `quiet` nothing.
+
+    What is printed meanwhile is no result.
+    """
+    with redirect_stdout(sys.stderr):
+        if quiet:
+            yield Bar(lambda share: None, lambda line: None)
+        elif not sys.stderr.isatty():
+            yield Bar(lambda share: None, lambda line: print(line, file=sys.stderr, flush=True))
+        else:
+            with _progress() as progress:
+                task = progress.add_task(name, total=1.0)
+                yield Bar(lambda share: progress.update(task, completed=share), progress.console.print)
 
 
 def _progress() -> Progress:
     """Description, bar, time so far and, where the share of the work done is known, time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class TimeLeft(ProgressColumn):
+        """Nothing where it is not known, or nothing is left."""
+
+        max_refresh = 0.5
+
+        def render(self, task: Task) -> Text:
+            left = None if task.finished else task.time_remaining
+            return Text("" if left is None else f"{int(left) // 60}:{int(left) % 60:02d} left")
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
+        TimeLeft(),
+        console=Console(stderr=True, highlight=False),
     )

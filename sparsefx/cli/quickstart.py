@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sparsefx.cli.output import to_json
+from sparsefx.cli.exit_codes import OK
+from sparsefx.cli.output import show
 from sparsefx.cli.progress import bar, stages
 from sparsefx.cli.quickstart_report import ACCURACY, write_report
 from sparsefx.compiler.bench import BenchRow, bench, bench_text
@@ -52,8 +53,8 @@ def run(arguments: Namespace) -> int:
     folder = Path(arguments.output)
     folder.mkdir(parents=True, exist_ok=True)
     result = _run(folder, arguments.method, arguments.seed, arguments.threads, quiet=arguments.quiet)
-    print(to_json(result.to_dict()) if arguments.json else _text(folder, arguments.method, result))
-    return 0
+    show(arguments.json, result.to_dict(), _text(folder, arguments.method, result))
+    return OK
 
 
 def _run(folder: Path, method: str, seed: int, threads: int | None, *, quiet: bool) -> _Result:

@@ -6,8 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.flags import threads_flag, trust_flag
-from sparsefx.cli.output import to_json
+from sparsefx.cli.output import show
 from sparsefx.cli.progress import stages
 from sparsefx.passes.errors import TargetError
 
@@ -76,8 +77,8 @@ def run(arguments: Namespace) -> int:
             kernels=arguments.kernels,
             trust_kernels=arguments.trust_kernels,
         )
-    print(to_json([model.to_dict() for model in exported]) if arguments.json else _text(exported, options))
-    return 0
+    show(arguments.json, [model.to_dict() for model in exported], _text(exported, options))
+    return OK
 
 
 def _numbers(flag: str, text: str) -> tuple[int, ...]:

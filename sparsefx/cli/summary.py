@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsefx.cli.output import console
+from sparsefx.cli.output import console, print_tidily
 from sparsefx.compiler.report_text import count_text, evaluation_lines, latency_lines
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ def print_summary(report: Mapping[str, Any], settings: BuildSettings, saved: Sav
     facts = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
     facts.add_column("", style="bold", no_wrap=True)
     facts.add_column("", overflow="fold")
-    for row in _facts(report, settings, saved):
-        facts.add_row(*row)
-    for part in ("", figures, "", facts):
-        out.print(part)
+    last = ""
+    for label, text in _facts(report, settings, saved):
+        facts.add_row("" if label == last else label, text)
+        last = label
+    print_tidily(out, "", figures, "", facts)
 
 
 def _figures(totals: Mapping[str, int], saved: Saved) -> Iterator[tuple[str, ...]]:
@@ -80,9 +81,9 @@ def _facts(report: Mapping[str, Any], settings: BuildSettings, saved: Saved) -> 
     yield from (("note", note) for note in notes)
     yield from (("measured", text) for text in latency_lines(report["latency"]))
     yield from (("evaluated", text) for text in evaluation_lines(report["evaluation"]))
-    yield "next", f"sparsefx bench {saved.path}      its latency and memory here"
-    yield "", f"sparsefx inspect {saved.path}    every layer, before and after"
-    yield "", f"sparsefx report {saved.path} -o report.html    a page to look at"
+    yield "next", f"sparsefx bench {saved.path}      its latency and memory"
+    yield "next", f"sparsefx inspect {saved.path}    every layer"
+    yield "next", f"sparsefx report {saved.path} -o report.html    a page"
 
 
 def _exactness(verification: Mapping[str, Any] | None) -> str:
@@ -102,7 +103,7 @@ def _engine(report: Mapping[str, Any], settings: BuildSettings) -> Iterator[str]
     threads = report["engine"].get("threads")
     states = report["states"]
     done = [name for name, state in states.items() if state["done"]]
-    yield f"{settings.target}, {settings.precision}" + (f", {threads} threads" if threads else "")
+    yield f"{settings.target}, {settings.precision}" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
     yield f"{', '.join(done) or 'nothing was done with it'} here"
     reasons: dict[str, list[str]] = {}
     for name, state in states.items():

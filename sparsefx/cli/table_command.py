@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from sparsefx.cli.output import to_json
+from sparsefx.cli.exit_codes import OK
+from sparsefx.cli.output import show
 from sparsefx.passes.errors import TableError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def run(arguments: Namespace) -> int:
         from sparsefx.runtime.latency.plots import plot_staircase
 
         plot_staircase(table, arguments.plot, arguments.output)
-    print(to_json(summary(table)) if arguments.json else summary_text(table))
-    return 0
+    show(arguments.json, summary(table), summary_text(table))
+    return OK
 
 
 def summary(table: LatencyTable) -> dict[str, Any]:
@@ -75,5 +76,5 @@ def _diff(arguments: Namespace, tables: list[LatencyTable]) -> int:
     changed = tables[0].setting.differences(tables[1].setting)
     rows = sorted(ratios.items(), key=lambda item: item[1])
     text = "\n".join([*(f"setting: {line}" for line in changed), *(f"{ratio:6.2f}x  {key}" for key, ratio in rows)])
-    print(to_json({"settings": changed, "time": ratios}) if arguments.json else text)
-    return 0
+    show(arguments.json, {"settings": changed, "time": ratios}, text)
+    return OK

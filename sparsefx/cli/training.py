@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sparsefx.cli.output import to_json
+from sparsefx.cli.exit_codes import OK
+from sparsefx.cli.output import show
 from sparsefx.cli.progress import bar, stages
 from sparsefx.compiler.bundle import load
 from sparsefx.compiler.compile import compile
@@ -41,8 +42,8 @@ _SECONDS = 1.0  # of timing the engine at the end
 def run(arguments: Namespace) -> int:
     if arguments.list_presets:
         presets = {name: {"source": p.source, "settings": dict(p.settings)} for name, p in PRESETS.items()}
-        print(to_json(presets) if arguments.json else _presets_text())
-        return 0
+        show(arguments.json, presets, _presets_text())
+        return OK
     if arguments.output is None:
         raise SparsefxError("say where weights, masks and checkpoints go: -o FOLDER")
     folder = Path(arguments.output)
@@ -66,8 +67,8 @@ def run(arguments: Namespace) -> int:
         if table is not None:
             result["latency"] = _latency(trained.sparsifier, folder / "model.sfx", images, threads)
         written.append("model.sfx")
-    print(to_json(result) if arguments.json else _text(folder, trained, written, result))
-    return 0
+    show(arguments.json, result, _text(folder, trained, written, result))
+    return OK
 
 
 def _config(arguments: Namespace) -> TrainConfig:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from sparsefx.cli.exit_codes import NEGATIVE, OK
 from sparsefx.cli.flags import model_flags, threads_flag, trust_flag
-from sparsefx.cli.output import to_json
+from sparsefx.cli.output import show
 from sparsefx.cli.progress import stages
 
 _ROUNDED = (
@@ -33,15 +34,17 @@ def run(arguments: Namespace) -> int:
         model, masks = load_model(arguments)
         announce("verification")
         verification = verify_engine(
-            engine, model, example_inputs(arguments), masks=masks, tolerance=arguments.tolerance
+            engine,
+            model,
+            example_inputs(arguments),
+            masks=masks,
+            tolerance=arguments.tolerance,
+            on_progress=announce.share,
         )
-    if arguments.json:
-        print(to_json(verification.to_dict()))
-    else:
-        print(
-            "\n".join([*verification_lines(verification.to_dict()), *(f"Note: {note}" for note in verification.notes)])
-        )
-        if not verification.passed and engine.session.settings()["precision"] == "bfloat16":
-            print(_ROUNDED)
-        print("passed" if verification.passed else "FAILED")
-    return 0 if verification.passed else 1
+    lines = verification_lines(verification.to_dict()) + [f"Note: {note}" for note in verification.notes]
+    if not verification.passed and engine.session.settings()["precision"] == "bfloat16":
+        lines.append(_ROUNDED)
+    lines.append("passed" if verification.passed else "FAILED")
+    found = {**verification.to_dict(), "passed": verification.passed, "notes": verification.notes}
+    show(arguments.json, found, "\n".join(lines))
+    return OK if verification.passed else NEGATIVE

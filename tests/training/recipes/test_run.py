@@ -166,11 +166,17 @@ def test_settings_that_make_no_sense() -> None:
         ({"method": "Lottery"}, "unknown method 'Lottery'; known are SET, RigL"),
         ({"data": "mnist"}, "unknown data 'mnist'; known are digits, textures"),
         ({"schedule": "flat"}, "unknown schedule 'flat'; known are one_cycle, cosine, steps"),
-        ({"precision": "float16"}, "unknown precision 'float16'; known are float32, bfloat16"),
+        (
+            {"precision": "float16"},
+            r"unknown precision 'float16' \(did you mean bfloat16\?\); known are float32",
+        ),
         ({"epochs": 0}, "epochs must be at least 1, found 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
-        ({"options": {"gama": 0.3}}, "SRigL has no option gama; it takes sparsity, gamma, ablation"),
-        ({"batchsize": 3}, "there is no setting batchsize; known are method, options"),
+        (
+            {"options": {"gama": 0.3}},
+            r"SRigL has no option gama \(did you mean gamma\?\); it takes sparsity, gamma",
+        ),
+        ({"batchsize": 3}, r"there is no setting batchsize \(did you mean batch_size\?\); known are method, options"),
     ]
     for settings, message in cases:
         with pytest.raises(SparsefxError, match=message):
@@ -201,7 +207,7 @@ def test_networks_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         build_net("mynets:no", (3, 8, 8), 4)
     with pytest.raises(SparsefxError, match=r"cannot build nowhere:make for 4 classes: No module named 'nowhere'"):
         build_net("nowhere:make", (3, 8, 8), 4)
-    with pytest.raises(SparsefxError, match="unknown network 'resnet'; known are small_resnet"):
+    with pytest.raises(SparsefxError, match=r"unknown network 'resnet' \(did you mean resnet50\?\); known are small"):
         build_net("resnet", (3, 8, 8), 4)
 
 
