@@ -14,10 +14,19 @@ from ..latency.node import EngineNode
 
 _LAYERS = ("Conv", "FusedConv", "ConvTranspose")  # channels on axis 1
 _PRODUCTS = ("Gemm", "FusedGemm", "MatMul", "FusedMatMul")  # on the last
-END, _KERNEL = "_kernel_time", "Kernel"  # END: of the events that tell an operator's time
+END = "_kernel_time"  # of the events that tell an operator's time
+_KERNEL = "Kernel"
 _SUFFIXES = ("_nchwc", "_nhwc")
 _PREFIX = "fused "
 _WITHOUT_MEANING = ("auto_pad", "group", "channels", "activation_params")  # of a layer's time, or said by its sizes
+
+
+def plain_name(name: str) -> str:
+    """An operator's name without what changes of layout add to it."""
+    name = name.removeprefix(_PREFIX)
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def node_times(
@@ -83,14 +92,6 @@ def _described(
     nodes, channels = {node.name: node for node in graph.node}, _channels(_load(model))
     constants = frozenset() if packed else frozenset(tensor.name for tensor in graph.initializer)
     return [(_describe(nodes[n], shapes[n], layers, channels, constants), times[n]) for n in times if n in nodes]
-
-
-def plain_name(name: str) -> str:
-    """An operator's name without what changes of layout add to it."""
-    name = name.removeprefix(_PREFIX)
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name
 
 
 def _load(path: Path) -> Any:

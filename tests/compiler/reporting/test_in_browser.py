@@ -61,9 +61,16 @@ def _written(file: Path, data: PageData) -> Path:
     return file
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        *(("everything", width, scheme) for width in (360, 1400) for scheme in ("light", "dark")),
+        ("large", 360, "dark"),
+        ("large", 1400, "light"),
+        ("nothing", 360, "light"),
+        ("nothing", 1400, "dark"),
+    ],
+)
 def test_pages_fit_are_silent_and_can_be_read(
     name: str, width: int, scheme: str, chromium: Any, files: dict[str, Path]
 ) -> None:
@@ -78,10 +85,11 @@ def test_pages_fit_are_silent_and_can_be_read(
         assert found.complaints == [] and found.requests == []
 
 
-@pytest.mark.parametrize("width", [320, 600, 768, 961, 1100, 2000])
-def test_pages_fit_at_widths_between(width: int, chromium: Any, files: dict[str, Path]) -> None:
-    with shown(chromium, files["everything"], width=width) as found:
-        assert found.overflow == 0
+def test_pages_fit_at_widths_between(chromium: Any, files: dict[str, Path]) -> None:
+    with shown(chromium, files["everything"]) as found:
+        for width in (320, 600, 768, 961, 1100, 2000):
+            found.page.set_viewport_size({"width": width, "height": 900})
+            assert found.overflow == 0, width
 
 
 def test_light_and_dark_differ(chromium: Any, files: dict[str, Path]) -> None:
