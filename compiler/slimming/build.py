@@ -26,7 +26,8 @@ def build(model: nn.Module, masks: MaskSet, cuts: Cuts) -> nn.Module:
     for name, value in cuts.biases.items():
         weight = small.get_parameter(name.removesuffix("bias") + "weight")
         add_bias(small, name, value.to(weight.device, weight.dtype), requires_grad=weight.requires_grad)
-    groups = {id(small.get_parameter(name)): count for name, count in cuts.groups.items()}
+    names = {**dict(small.named_parameters()), **dict(small.named_buffers())}
+    groups = {id(names[name]): count for name, count in cuts.groups.items()}
     for module in small.modules():
         resize(module, groups.get(id(getattr(module, "weight", None))))
     return small
