@@ -150,7 +150,7 @@ _CLASSIFIERS: dict[str, dict[str, Any]] = {
     "EfficientNet": {"image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
     "PoolFormer": {"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]},
     "Pvt": {"image_size": 32, "hidden_sizes": [16, 16, 32, 32], "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 4]},
-    "Cvt": {"embed_dim": [16, 24, 32], "depth": [1, 1, 1], "num_heads": [1, 2, 4]},
+    "Cvt": {"embed_dim": [16, 24, 32], "depth": [1, 2, 3], "num_heads": [1, 2, 4]},
     "FocalNet": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
 }  # fmt: skip
 
