@@ -23,7 +23,18 @@ from .exhaustion import exhausted
 from .graph import SIZE_NAMES, one_reader_per_node, operator_name
 
 # Composite operators that hide data movement: export them as the movement itself.
-_DECOMPOSED = ("einsum", "channel_shuffle", "repeat_interleave", "rot90", "glu", "stack", "unbind", "movedim", "diff")
+_DECOMPOSED = (
+    "einsum",
+    "channel_shuffle",
+    "repeat_interleave",
+    "rot90",
+    "glu",
+    "stack",
+    "unbind",
+    "movedim",
+    "diff",
+    "baddbmm",
+)
 
 # What an error of torch.export says, and what to do about it; else _ADVICE.
 _KNOWN = (

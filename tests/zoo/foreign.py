@@ -104,8 +104,8 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     },
     "XLMRoberta": _ENCODER,
     "ConvBert": {**_ENCODER, "embedding_size": 32, "conv_kernel_size": 3},
-    "FNet": {k: v for k, v in _ENCODER.items() if k != "num_attention_heads"},
 }  # fmt: skip
+_FNET = {"vocab_size": _VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
 _DECODERS: dict[str, dict[str, Any]] = {
     "Llama": _DECODER,
     "Mistral": {**_DECODER, "sliding_window": 4},
@@ -147,10 +147,10 @@ _CLASSIFIERS: dict[str, dict[str, Any]] = {
     "Segformer": {"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 4]},
     "MobileNetV1": {"image_size": 32, "depth_multiplier": 0.25},
     "MobileNetV2": {"image_size": 32, "depth_multiplier": 0.35},
-    "EfficientNet": {"image_size": 32, "hidden_dim": 1280},
+    "EfficientNet": {"image_size": 32, "width_coefficient": 1.0, "depth_coefficient": 1.0, "hidden_dim": 1280},
     "PoolFormer": {"hidden_sizes": [16, 16, 32, 32], "depths": [1, 1, 1, 1]},
     "Pvt": {"image_size": 32, "hidden_sizes": [16, 16, 32, 32], "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 4]},
-    "Cvt": {"embed_dim": [16, 24, 32], "depth": [1, 1, 1], "num_heads": [1, 2, 4]},
+    "Cvt": {"embed_dim": [16, 24, 32], "depth": [1, 2, 3], "num_heads": [1, 2, 4]},
     "FocalNet": {"image_size": 32, "embed_dim": 16, "depths": [1, 1], "focal_levels": [2, 2], "focal_windows": [3, 3]},
 }  # fmt: skip
 
@@ -159,9 +159,11 @@ def transformers_models() -> list[ForeignModel]:
     """Text encoders with masks, decoders, and image classifiers; those that the installed transformers has."""
     import transformers
 
-    rows = [(n, f"{n}ForSequenceClassification", c, _masked_text) for n, c in _ENCODERS.items()]
+    classes = {"num_labels": 10}
+    rows = [(n, f"{n}ForSequenceClassification", {**c, **classes}, _masked_text) for n, c in _ENCODERS.items()]
+    rows += [("FNet", "FNetForSequenceClassification", {**_FNET, **classes}, _text)]  # it has no mask
     rows += [(n, _CLASS_NAMES.get(n, f"{n}ForCausalLM"), c, _text) for n, c in _DECODERS.items()]
-    rows += [(n, f"{n}ForImageClassification", c, _image) for n, c in _CLASSIFIERS.items()]
+    rows += [(n, f"{n}ForImageClassification", {**c, **classes}, _image) for n, c in _CLASSIFIERS.items()]
     return [
         ForeignModel(f"transformers: {name}", _from_config(f"{name}Config", cls, config), inputs)
         for name, cls, config, inputs in rows
@@ -200,7 +202,7 @@ def all_models() -> list[ForeignModel]:
 
 def all_names() -> list[str]:
     """Names of all models, without importing the libraries."""
-    others = (*_ENCODERS, *_DECODERS, *_CLASSIFIERS)
+    others = (*_ENCODERS, "FNet", *_DECODERS, *_CLASSIFIERS)
     return [*(f"timm: {name}" for name in dict.fromkeys(TIMM)), *(f"transformers: {name}" for name in others)]
 
 

@@ -17,7 +17,7 @@ from .figures import figures, find_sparsifier
 Make = Callable[[nn.Module, Optimizer, int], Sparsifier]
 
 
-class SparsifierCallback(Callback):  # type: ignore[misc]  # Lightning is not installed where types are checked
+class SparsifierCallback(Callback):  # type: ignore[misc]  # its types are not looked at
     """Logs sparsity and exploration at every mask update, and saves the masks when training ends.
 
     `make(model, optimizer, total_steps)` wraps the one optimizer that `configure_optimizers` returned; without it,

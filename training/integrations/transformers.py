@@ -11,7 +11,7 @@ from ..sparsifier import Sparsifier
 from .figures import figures, find_sparsifier
 
 
-class SparsifierCallback(TrainerCallback):  # type: ignore[misc]  # untyped
+class SparsifierCallback(TrainerCallback):  # type: ignore[misc]  # its types are not looked at
     """Adds sparsity and exploration to what the Trainer logs, and saves the masks when training ends.
 
     `masks` is the file to save. Checkpoints of the Trainer hold the sparsifier's state as the optimizer's.

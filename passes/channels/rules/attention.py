@@ -123,7 +123,8 @@ def attention(call: Call) -> Result:
     grouped = call.arguments.get("enable_gqa") and call.shape_of("query")[-3] != call.shape_of("key")[-3]
     if grouped and per_head:
         return call.opaque("grouped-query attention with a mask per head")
-    q = _join_grouped_queries(call, q, call.shape_of("key")[-3]) if grouped else _joined_like(call, q, k)
+    kv_heads = call.shape_of("key")[-3]
+    q = _join_grouped_queries(call, q, kv_heads) if grouped else _joined_like(call, q, k)
     heads = [x.axes[-3] for x in ([q, k, v, mask] if mask is not None and per_head else [q, k, v])]
     if grouped and k.axes[-3]:
         heads[0] = heads[0][:-1]  # the last factor counts the queries of a key head, which stay together
