@@ -31,7 +31,7 @@ def _(x: Tensor) -> Tensor:
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 16, 3, padding=1)
+        self.first, self.second = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 16, 3)
         self.head = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ def short_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_profile")
+@pytest.mark.filterwarnings("ignore:.*extrapolated")
 @pytest.mark.parametrize("output", ["iee_latency"], indirect=True)
 def test_iee_latency(output: str) -> None:
     assert re.search(r"^within budget: [\d.]+ ms, [\d.]+ of dense$", output, re.MULTILINE)
