@@ -10,6 +10,7 @@ output over inputs; latencies are of ONNX Runtime for batch 1 and one thread, in
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,12 @@ from typing import Any
 import onnxruntime
 import torch
 
+import tests.torchvision_shim  # noqa: F401  before anything imports torchvision
 from benchmarks.results_file import write_results
 from sparsefx.runtime.latency.measure import measure
 
-_PROGRAMS = Path(__file__).parents[1] / "examples" / "comparison"
+_ROOT = Path(__file__).parents[1]
+_PROGRAMS = _ROOT / "examples" / "comparison"
 _RESULTS = {
     "torch": ("with_torch.py", "torch.onnx"),
     "torch-pruning": ("with_torch_pruning.py", "torch_pruning.onnx"),
@@ -43,7 +46,11 @@ def lines_of(program: Path) -> int:
 
 def run_program(program: Path, folder: Path) -> str:
     """What went wrong, or nothing."""
-    done = subprocess.run([sys.executable, str(program)], cwd=folder, capture_output=True, text=True, check=False)
+    paths = os.pathsep.join((str(_ROOT), str(_PROGRAMS)))
+    code = f"import runpy, tests.torchvision_shim; runpy.run_path({str(program)!r}, run_name='__main__')"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 

@@ -22,8 +22,7 @@ from sparsefx.training.recipes.nets import SmallResNet
 from sparsefx.training.recipes.run import accuracy
 
 BATCH = 64  # to train with
-SERVED = 32  # the batch that the engine is for, and that the table is measured at
-LEVELS = (1.0, 0.6, 0.3)  # shares of the full width; a table for real use leaves them to `profile`
+SERVED = 8  # the batch that the engine is for, and that the table is measured at
 
 
 def train(task: TensorTask, table: sparsefx.LatencyTable, share: float, epochs: int) -> tuple[SmallResNet, ChannelIEE]:
@@ -63,7 +62,7 @@ def main() -> None:
 
     dense = SmallResNet().eval()
     path = arguments.output / "net.latency"
-    table = sparsefx.profile(dense, (images,), threads=1, path=path, grid=LEVELS)
+    table = sparsefx.profile(dense, (images,), threads=1, path=path)  # goes on with what is there
     whole = table.predict_widths(dense, {})
     print(f"profiled {len(table.records)} networks; the dense one takes {whole:.2f} ms, by the table")
 
@@ -84,7 +83,7 @@ def main() -> None:
     )
     for name, times in found.items():
         print(f"{name}: {1e3 * times.median:.2f} ms, {times.ratio_to(found['dense']):.2f} of dense")
-    print(f"foretold: {table.predict(compiled.graph_module):.2f} ms")
+    print(f"foretold: {table.predict(compiled.graph_module, outside='warn'):.2f} ms")
     print(f"accuracy of the engine: {accuracy(engines['within budget'], task):.2%}")
 
 

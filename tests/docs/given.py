@@ -47,5 +47,6 @@ def torch_tensorrt_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 GIVEN: Mapping[str, Callable[[pytest.MonkeyPatch], None]] = {
     "README.md": quickstart_files,
+    "docs/guide/command-line.md": quickstart_files,
     "docs/guide/pipelines.md": torch_tensorrt_list,
 }

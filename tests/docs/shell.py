@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import shlex
 import string
@@ -46,6 +47,7 @@ class Shell:
                 (self._variables[assignment[1]],) = shlex.split(assignment[2])
                 continue
             words = shlex.split(string.Template(line).safe_substitute(self._variables), comments=True)
+            words = list(itertools.takewhile(lambda word: word not in (">", "|"), words))  # what they print is not kept
             while words:
                 end = words.index("&&") if "&&" in words else len(words)
                 yield words[:end]
