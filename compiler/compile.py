@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from ..passes.channels.rules import OperatorRule
 from ..passes.errors import TargetError
@@ -24,9 +25,10 @@ from .evaluate import Evaluate, evaluate_engine, evaluate_model
 from .make_report import engine_layers, make_report
 from .masked_model import keep_graph
 from .model_files import ModelOrFile, compare_with_its_file, fixes_its_batch, open_model
-from .prepare import Masks, Model, capture_masked
+from .prepare import Captured, Masks, Model, capture_masked
+from .report import Report
 from .sampling import Sample, as_samples, samples_for_verification, tensors_of
-from .slim_engine import EngineMaker
+from .slim_engine import EngineMaker, SlimEngine
 from .stages import Stages
 from .thin import thin
 from .verify import Verification
@@ -95,18 +97,11 @@ def compile(
     an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
     output's standard deviation over inputs.
     """
-    kind = find_target(target, precision).kind
     settings = BuildSettings(target, precision, threads, max_batch)
-    if kind is not TORCH:
-        backend_of(target, precision).build.builder(settings)
+    _check_settings(settings, representation, widths)
     check_rules(rules)
     check_tolerance(tolerance)
-    _check_choice("representation", representation, REPRESENTATIONS)
-    _check_choice("widths", widths, WIDTHS)
     on_cpu = target == ONNXRUNTIME_CPU
-    wider = on_cpu and (widths == MEASURED or latency_table is not None)
-    if widths == MEASURED and not on_cpu:
-        raise TargetError(f"widths are measured for {ONNXRUNTIME_CPU} only, found target {target!r}; leave them exact")
     stages = Stages(on_stage, on_progress)
     model = open_model(model)
     check_arguments(model, example_inputs, masks)
@@ -121,6 +116,7 @@ def compile(
         )
         file_note = compare_with_its_file(model, masked, samples) if verify else None
         reference = masked.reference(model)
+        wider = on_cpu and (widths == MEASURED or table is not None)
         before = keep_graph(masked.graph) if wider else None
         plain = keep_graph(masked.graph) if compare else None
     evaluation = None
@@ -135,17 +131,11 @@ def compile(
     if table is not None and on_cpu:
         with stages("thinner layers"):
             slim, thinner = thin(slim, maker, table)
-    report = make_report(_name(model), reference.graph, slim.graph, slim.result)
-    report.notes += [*([file_note] if file_note is not None else []), *masked.notes]
+    report = _report(_name(model), masked, reference.graph, slim, settings)
+    report.notes += [file_note] if file_note is not None else []
     if table is not None and not on_cpu:
         report.notes.append(f"widths are exact: latency tables decide them for {ONNXRUNTIME_CPU} only")
-    report.choice, report.widths, report.thinner = slim.choice, wide, thinner
-    report.masks, report.evaluation = masked.describe_masks(), evaluation
-    if slim.build is not None:
-        if precision != "fp32":
-            report.notes.append(backend_of(target, precision).rounded(slim.build.graph_module, precision).note)
-        report.notes += slim.build.notes(reference.graph)
-        report.engine_layers = engine_layers(slim.build.graph_module, report.layers)
+    report.widths, report.thinner, report.evaluation = wide, thinner, evaluation
     compiled = CompiledModel(slim.graph, masked.signature, settings, report, slim.build)
     if verify:
         with stages("verification"):
@@ -188,9 +178,31 @@ def verify_engine(
     return _compare(engine_runner(engine), masked.reference(model), names, samples, tolerance, on_progress=on_progress)
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise TargetError(f"unknown {name} {value!r}{closest(str(value), known)}; known are {', '.join(known)}")
+def _check_settings(settings: BuildSettings, representation: str, widths: str) -> None:
+    """TargetError for a target that cannot be built here, or a choice that there is not."""
+    if find_target(settings.target, settings.precision).kind is not TORCH:
+        backend_of(settings.target, settings.precision).build.builder(settings)
+    for name, value, known in (("representation", representation, REPRESENTATIONS), ("widths", widths, WIDTHS)):
+        if value not in known:
+            raise TargetError(f"unknown {name} {value!r}{closest(str(value), known)}; known are {', '.join(known)}")
+    if widths == MEASURED and settings.target != ONNXRUNTIME_CPU:
+        raise TargetError(
+            f"widths are measured for {ONNXRUNTIME_CPU} only, found target {settings.target!r}; leave them exact"
+        )
+
+
+def _report(name: str, masked: Captured, before: GraphModule, slim: SlimEngine, settings: BuildSettings) -> Report:
+    """What is known of the slim graph and its engine before they are compared with anything."""
+    report = make_report(name, before, slim.graph, slim.result)
+    report.notes += masked.notes
+    report.choice, report.masks = slim.choice, masked.describe_masks()
+    if slim.build is not None:
+        graph, precision = slim.build.graph_module, settings.precision
+        if precision != "fp32":
+            report.notes.append(backend_of(settings.target, precision).rounded(graph, precision).note)
+        report.notes += slim.build.notes(before)
+        report.engine_layers = engine_layers(graph, report.layers)
+    return report
 
 
 def _name(model: Model) -> str:
