@@ -46,6 +46,7 @@ def check_arguments(model: Any, example_inputs: Any, masks: Any) -> None:
 
 
 def check_tolerance(tolerance: float) -> None:
+    """SparsefxError for one that nothing can meet."""
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise SparsefxError(
             f"tolerance must be a positive number of standard deviations, found {tolerance}; leave it out for 1e-4, or "

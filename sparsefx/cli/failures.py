@@ -9,6 +9,7 @@ from argparse import Namespace
 
 from sparsefx.cli.exit_codes import BUG, INTERRUPTED, NEGATIVE, USER
 from sparsefx.passes.errors import SparsefxError, VerificationError
+from sparsefx.passes.exhaustion import exhausted
 
 TRACEBACK = "SPARSEFX_TRACEBACK"  # environment variable: as --traceback
 _LINES = 16  # of a message, so that it fits a screen with the prompt around it
@@ -28,10 +29,11 @@ def _explain(error: BaseException, interrupted: str) -> tuple[int, str]:
         return INTERRUPTED, f"interrupted; {interrupted}"
     if isinstance(error, SparsefxError):
         return NEGATIVE if isinstance(error, VerificationError) else USER, _short(error)
+    found = exhausted(error)
+    if found is not None:
+        return USER, found
     if isinstance(error, OSError) and error.strerror:
         return USER, f"{error.strerror}: {error.filename or 'while reading or writing'}; see that it can be used"
-    if isinstance(error, MemoryError):
-        return USER, "out of memory; close other programs, or give it smaller --input shapes"
     return BUG, _bug(error)
 
 

@@ -235,6 +235,25 @@ def test_a_bug_of_ours_says_how_to_report_it(
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory; close other programs"),
+        (OSError(28, "No space left on device", "x.tmp"), "no disk space for x.tmp (No space left on device)"),
+        (PermissionError(13, "Permission denied", "x.sfx"), "Permission denied: x.sfx"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_bug(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, words: str
+) -> None:
+    def failing(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sparsefx.compiler.bench.bench", failing)
+    assert main(["bench", "old.sfx", "--quiet"]) == USER
+    assert words in capsys.readouterr().err
+
+
 def test_tracebacks_are_there_for_who_asks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, value, shown in (([], "1", True), ([], "0", False), (["--traceback"], "", True)):
         monkeypatch.setenv("SPARSEFX_TRACEBACK", value)
