@@ -11,8 +11,6 @@ from tests.zoo.foreign import all_names, find_model
 from tests.zoo.foreign_case import run_case
 
 GRAPH_TOLERANCE = 1e-9
-# What is refused, and by which words.
-REFUSED: dict[str, str] = {}
 
 
 @pytest.mark.long
