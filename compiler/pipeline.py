@@ -44,6 +44,7 @@ class Pipeline:
 
 
 def pipeline(rules: Mapping[str, OperatorRule] | None = None, least: Mapping[str, int] | None = None) -> Pipeline:
+    """The passes that `compile` runs, with `rules` and `least` as in RemoveChannels."""
     return Pipeline(
         start=(FoldConstants(), FoldBatchNorm()),
         fold=(FoldUnreached(rules), FoldBatchNorm()),

@@ -20,7 +20,7 @@ html_title = f"sparsefx {version}"
 pygments_style, pygments_dark_style = "tango", "monokai"
 
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]
+autodoc_inherit_docstrings = False  # those of torch.fx are markup of another kind
 default_role = "code"  # `names` in docstrings
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
