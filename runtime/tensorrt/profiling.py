@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class _TensorRTEngine:
     """An engine's file in a session with a profiler, and in one without."""
 
     def __init__(self, plan: Path, signature: Signature, target: str, inputs: list[Array], graph: NodeGraph) -> None:
-        self._open = lambda: TensorRTSession(plan, signature, target)
+        self._open: Callable[[], TensorRTSession] = lambda: TensorRTSession(plan, signature, target)
         self._inputs, self._graph = inputs, graph
         self._session = self._open()
         self._times = self._session.watch()
