@@ -63,7 +63,7 @@ class NodeGraph:
     def __init__(self, model: Any, layers: Mapping[str, str]) -> None:
         self._layers = layers
         self._nodes = {node.name: node for node in model.graph.node}
-        self._constants = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+        self._constants: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
         self._constants |= {n.output[0]: () for n in model.graph.node if n.op_type in _CONSTANTS and not n.input}
         self._shapes = self._constants | _shapes(model)
         self._results = {value.name for value in model.graph.output}
