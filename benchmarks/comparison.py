@@ -63,7 +63,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 def main() -> None:
     warnings.simplefilter("ignore")
     sys.path.insert(0, str(_PROGRAMS))
-    import task  # type: ignore[import-not-found]
+    import task
 
     images = torch.randn(8, *task.EXAMPLE.shape[1:], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -74,7 +74,7 @@ def main() -> None:
         sessions = {}
         for name, (program, file) in _RESULTS.items():
             problem = run_program(_PROGRAMS / program, Path(folder))
-            row = {"library": name, "version": version(name), "lines": lines_of(_PROGRAMS / program)}
+            row: dict[str, Any] = {"library": name, "version": version(name), "lines": lines_of(_PROGRAMS / program)}
             if not problem:
                 sessions[name] = session(Path(folder, file))
                 (found,) = sessions[name].run(None, {sessions[name].get_inputs()[0].name: images.numpy()})

@@ -78,7 +78,7 @@ def short_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("output", ["iee_latency"], indirect=True)
 def test_iee_latency(output: str) -> None:
     assert re.search(r"^within budget: [\d.]+ ms, [\d.]+ of dense$", output, re.MULTILINE)
-    assert "foretold: " in output
+    assert "by the table: " in output
     assert Path("iee/model.sfx/manifest.json").is_file()
 
 
