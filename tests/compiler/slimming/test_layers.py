@@ -21,33 +21,38 @@ FIRST_LAYERS = {
     "transposed and grouped": lambda: nn.ConvTranspose2d(3, 12, 2, groups=3),
 }
 NORMS = {
-    "batch norm": lambda: nn.BatchNorm2d(12),
-    "batch norm without affine": lambda: nn.BatchNorm2d(12, affine=False),
+    "without affine": lambda: nn.BatchNorm2d(12, affine=False),
     "instance norm": lambda: nn.InstanceNorm2d(12, affine=True, track_running_stats=True),
     "prelu": lambda: nn.PReLU(12),
 }
 
 
-@pytest.mark.parametrize("first", FIRST_LAYERS)
-def test_first_layers(first: str) -> None:
-    model, make_inputs = lively(Block(FIRST_LAYERS[first](), 12))
-    ablate(model, "first")
-    small, _ = sparsefx.slim(model, make_inputs(2))
-    assert error(small, model, make_inputs) <= TOLERANCE
-    assert small.first.out_channels == small.norm.num_features == small.second.in_channels < 12
-    assert len(small.first.bias if small.first.bias is not None else small.norm.bias) == small.first.out_channels
-    assert type(small) is Block and type(small.first) is type(model.first)
+class Branches(nn.Module):
+    """A branch for every kind of layer and norm: they are exported only once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        branches = {name: Block(make(), 12) for name, make in FIRST_LAYERS.items()}
+        branches |= {name: Block(nn.Conv2d(3, 12, 3), 12, make()) for name, make in NORMS.items()}
+        self.branches = nn.ModuleDict(branches)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches.values()], 1)
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_norms(norm: str) -> None:
-    model, make_inputs = lively(Block(nn.Conv2d(3, 12, 3), 12, NORMS[norm]()))
-    ablate(model, "first")
+def test_kinds_of_layers_and_norms() -> None:
+    model, make_inputs = lively(Branches())
+    ablate(model, *(f"branches.{name}.first" for name in model.branches))
     small, _ = sparsefx.slim(model, make_inputs(2))
     assert error(small, model, make_inputs) <= TOLERANCE
-    assert small.first.out_channels < 12
-    sizes = {t.numel() for t in (*small.norm.parameters(), *small.norm.buffers()) if t.ndim == 1}
-    assert sizes == {small.first.out_channels}
+    for name, branch in small.branches.items():
+        width = branch.first.out_channels
+        assert width == branch.second.in_channels < 12, name
+        assert type(branch.first) is type(model.branches[name].first), name
+        for tensors in (branch.first, branch.norm):
+            sizes = {t.numel() for t in (*tensors.parameters(), *tensors.buffers()) if t.ndim == 1}
+            assert sizes <= {width}, name
+    assert small.branches["grouped"].first.groups == 3
 
 
 def test_depthwise_convolutions_keep_constants_that_vary_over_positions_unless_sizes_are_fixed() -> None:
