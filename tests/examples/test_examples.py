@@ -73,6 +73,7 @@ def short_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sparsefx, "profile", in_short)
 
 
+@pytest.mark.long  # the table, a training and two engines: half a minute
 @pytest.mark.usefixtures("short_profile")
 @pytest.mark.filterwarnings("ignore:.*extrapolated")
 @pytest.mark.parametrize("output", ["iee_latency"], indirect=True)
