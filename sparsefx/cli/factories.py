@@ -26,8 +26,8 @@ def call_factory(name: str) -> nn.Module:
     module_name, colon, function_name = name.partition(":")
     if not colon or not function_name:
         raise CaptureError(
-            f"the model must be module:function, a .pt2 or an .onnx file, found {name!r}; for a class or a function "
-            "that makes the model in mymodels.py, write mymodels:thename"
+            f"the model must be module:function, a .pt2 file or an .onnx file, found {name!r}; for a class or a "
+            "function that makes the model in mymodels.py, write mymodels:thename"
         )
     with _importing_from_here(), redirect_stdout(sys.stderr):
         factory = _factory(_import(module_name), module_name, function_name)

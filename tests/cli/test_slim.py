@@ -51,7 +51,7 @@ def test_a_folder_to_train_on(workplace: Path, capsys: pytest.CaptureFixture[str
 def test_errors(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("other").mkdir()
     Path("other/notes.txt").write_text("mine")
-    assert _slim("-o", "other", "--quiet") == 1
+    assert _slim("-o", "other", "--quiet") == 2
     assert "BundleError: other exists and holds no slim module" in capsys.readouterr().err
     assert sorted(p.name for p in Path("other").iterdir()) == ["notes.txt"]
     with pytest.raises(SystemExit) as stop:
