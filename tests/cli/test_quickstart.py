@@ -14,6 +14,7 @@ from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.run import accuracy
 
 
+@pytest.mark.ci
 def test_quickstart_goes_all_the_way(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def in_proportion(record: Record) -> Record:
     return replace(record, nodes=nodes, whole=sum(timed.seconds for timed in nodes), calibration=1e-3)
 
 
+@pytest.mark.ci
 def test_a_latency_budget_is_told_beside_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task, table = load_digits(), tmp_path / "table"
     images = next(iter(task.test_batches(4)))[0]

@@ -17,6 +17,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("chunk", range(-(-metafunc.config.getoption("--nets") // (SHARE * CHUNK))))
 
 
+@pytest.mark.ci
 def test_engines_of_random_nets_are_exact(chunk: int) -> None:
     """What is refused is refused for a stated reason."""
     outcome = EngineOutcome()

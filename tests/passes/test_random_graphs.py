@@ -38,6 +38,7 @@ def test_rewritten_nets_are_exact(chunk: int, record_property: Record) -> None:
     assert outcome.removed >= LEAST_REMOVED * outcome.nets
 
 
+@pytest.mark.ci
 def test_fully_convolutional_nets_are_exact_at_any_size(record_property: Record) -> None:
     """Height and width dynamic too: what holds for one size must hold for all."""
     outcome = _outcome(check_any_size, range(10 * _ANY_SIZE), _ANY_SIZE)
@@ -57,6 +58,7 @@ def _outcome(check: Callable[[Draw, str], Outcome], seeds: range, nets: int) -> 
     return outcome
 
 
+@pytest.mark.ci
 @settings(max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_nets_drawn_by_hypothesis_are_exact(data: st.DataObject) -> None:

@@ -32,6 +32,7 @@ def thin(graph: torch.fx.GraphModule) -> tuple[bool, bool]:
     return fired
 
 
+@pytest.mark.ci
 def test_random_nets() -> None:
     fired = []
     for seed in range(_NETS):

@@ -1,6 +1,6 @@
 """Torchvision's models under the sweep's sparsity patterns: exact as a graph and as an engine.
 
-A sample runs by default, everything with `pytest -m long tests/sweeps` (hours on two cores); the benchmark
+A sample runs by default, more of it with `-m ci`, everything with `pytest -m long tests/sweeps` (hours on two cores); the benchmark
 `python -m benchmarks.torchvision_sweep` runs the same cases, keeps figures and goes on where it was stopped.
 """
 
@@ -18,18 +18,21 @@ from tests.zoo.models import all_models, find_model
 _SAMPLE = {
     ("resnet18", "filters 30%"),
     ("resnet18", "branch zero"),
+    ("squeezenet1_1", "one layer zero"),
+    ("unet", "filters 30%"),
+}
+_SAMPLE_IN_CI = {
     ("mobilenet_v2", "unstructured 95%"),
     ("mobilenet_v3_small", "filters 30%"),
     ("shufflenet_v2_x0_5", "columns 30%"),
-    ("squeezenet1_1", "one layer zero"),
-    ("unet", "filters 30%"),
 }
 
 
 def _cases() -> Iterator[Any]:
     for model in all_models():
         for mask in MASKS:
-            marks = [] if (model.name, mask) in _SAMPLE else [pytest.mark.long]
+            case = (model.name, mask)
+            marks = [] if case in _SAMPLE else [pytest.mark.ci if case in _SAMPLE_IN_CI else pytest.mark.long]
             yield pytest.param(model.name, mask, marks=marks, id=f"{model.name}, {mask}")
 
 

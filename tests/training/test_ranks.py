@@ -121,6 +121,7 @@ def test_one_process_resumes_from_the_state_of_two_ranks(case: Case, ddp: dict[s
         assert sparsifier.nonzeros == sparsifier.target_nonzeros
 
 
+@pytest.mark.ci
 @every_case
 def test_masks_agree_where_weights_do_not(case: Case, without_ddp: dict[str, Any]) -> None:
     record = without_ddp[case.name]["apart"]

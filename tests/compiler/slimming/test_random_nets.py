@@ -44,6 +44,7 @@ def assert_exact(nets: int) -> None:
     assert outcomes["refused"] <= 0.1 * nets, outcomes
 
 
+@pytest.mark.ci
 def test_random_nets_are_exact() -> None:
     assert_exact(5)
 

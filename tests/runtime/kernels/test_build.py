@@ -81,6 +81,7 @@ def test_the_sources_of_other_architectures_do_without_ours(tmp_path: Path, monk
     assert loaded.sparsefx_kernels(None) == b"portable" and loaded.sparsefx_kernels(b"avx2") is None
 
 
+@pytest.mark.ci
 @needs_compiler
 def test_under_the_sanitisers(tmp_path: Path) -> None:
     """Every kernel on small layers of awkward sizes, in a process of its own: nothing read or written out of bounds."""
