@@ -1,7 +1,8 @@
 """Torchvision's models under the sweep's sparsity patterns: exact as a graph and as an engine.
 
-A sample runs by default, more of it with `-m ci`, everything with `pytest -m long tests/sweeps` (hours on two cores); the benchmark
-`python -m benchmarks.torchvision_sweep` runs the same cases, keeps figures and goes on where it was stopped.
+A sample runs by default, more of it with `-m ci`, everything with `pytest -m long tests/sweeps` (hours on two cores);
+the benchmark `python -m benchmarks.torchvision_sweep` runs the same cases, keeps figures and goes on where it was
+stopped.
 """
 
 from __future__ import annotations
