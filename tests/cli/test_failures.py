@@ -24,6 +24,7 @@ from sparsefx.cli.exit_codes import BUG, INTERRUPTED, NEGATIVE, OK, USER
 from tests.runtime.latency.helpers import SETTING
 
 FACTORY = """
+import signal
 import time
 from pathlib import Path
 import torch
@@ -48,6 +49,8 @@ class Slow(nn.Linear):
         super().__init__(8, 4)
     def forward(self, x):
         if not torch.compiler.is_exporting():
+            # ignored where a shell runs the tests in the background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             Path("running").touch()
             time.sleep(600)
         return super().forward(x)
@@ -100,7 +103,7 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "no such factory": (["compile", "factory:mpl", *COMPILE[2:]], ("has no function mpl", "did you mean mlp?")),
     "a factory that raises": (
         ["compile", "factory:broken", *COMPILE[2:]],
-        ("ValueError: there is no learning rate", "factory.py, line 10", "called without arguments"),
+        ("ValueError: there is no learning rate", "factory.py, line 11", "called without arguments"),
     ),
     "a factory with arguments": (
         ["compile", "factory:needs_an_argument", *COMPILE[2:]],

@@ -105,7 +105,8 @@ def test_a_path_that_is_taken_is_told(tmp_path: Path, path: str) -> None:
 
 
 WRITER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in the background
 from pathlib import Path
 from sparsefx.passes.errors import BundleError
 from sparsefx.runtime.files import folder_beside
