@@ -111,9 +111,8 @@ def compile(
     with stages("capture"):
         dynamic_batch = dynamic_batch and not fixes_its_batch(model)
         masked = capture_masked(model, example, masks, dynamic_batch, dynamic_shapes)
-        samples = samples_for_verification(
-            example, batches=masked.batches, given=as_samples(verify_inputs, masked.signature)
-        )
+        given = as_samples(verify_inputs, masked.signature)
+        samples = samples_for_verification(example, batches=masked.batches, given=given) if verify else []
         file_note = compare_with_its_file(model, masked, samples) if verify else None
         reference = masked.reference(model)
         wider = on_cpu and (widths == MEASURED or table is not None)

@@ -58,6 +58,11 @@ class Verification:
         return all(check.passed for check in self.outputs)
 
     @property
+    def worst(self) -> OutputCheck:
+        """The output that is nearest to its bound, or furthest beyond it."""
+        return max(self.outputs, key=lambda check: check.max_error / check.bound)
+
+    @property
     def max_error(self) -> float:
         return max((check.max_error for check in self.outputs), default=0.0)
 

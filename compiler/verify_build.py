@@ -130,7 +130,7 @@ def _inside(build: Build) -> InsideEngine | None:
 
 
 def _complaint(verification: Verification, place: str) -> str:
-    worst = max(verification.outputs, key=lambda check: check.max_error / check.bound)
+    worst = verification.worst
     return (
         f"output {worst.name} deviates from the masked model by {worst.max_error:.2e} standard deviations "
         f"(bound {worst.bound:.2e}, mean {worst.mean_error:.2e}); first deviation: {place}. "

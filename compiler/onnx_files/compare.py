@@ -37,7 +37,7 @@ def compare_with_file(
     except VerificationError as error:
         raise CaptureError(f"{path} in ONNX Runtime is not what was read from it: {error}") from error
     if not found.passed:
-        worst = max(found.outputs, key=lambda check: check.max_error / check.bound)
+        worst = found.worst
         raise CaptureError(
             f"{path} in ONNX Runtime is not what was read from it: output {worst.name} differs by "
             f"{worst.max_error:.2e} standard deviations (bound {worst.bound:.2e}). An operator was misread; please "

@@ -34,7 +34,7 @@ def check_outputs(
     names = [spec.name for spec in signature.outputs]
     verification = verify(run, reference, names, samples, tolerance)
     if not verification.passed:
-        worst = max(verification.outputs, key=lambda check: check.max_error / check.bound)
+        worst = verification.worst
         raise VerificationError(
             f"output {worst.name} of the slim module deviates from the masked model by {worst.max_error:.2e} standard "
             f"deviations (bound {worst.bound:.2e}, mean {worst.mean_error:.2e}); if the tolerance is right, please "

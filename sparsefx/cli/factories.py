@@ -7,8 +7,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from sparsefx.passes.errors import CaptureError
 from sparsefx.passes.near_names import closest
+from sparsefx.training.recipes.user_modules import importing_from_here
 
 
 def call_factory(name: str) -> nn.Module:
@@ -29,7 +29,7 @@ def call_factory(name: str) -> nn.Module:
             f"the model must be module:function, a .pt2 file or an .onnx file, found {name!r}; for a class or a "
             "function that makes the model in mymodels.py, write mymodels:thename"
         )
-    with _importing_from_here(), redirect_stdout(sys.stderr):
+    with importing_from_here(), redirect_stdout(sys.stderr):
         factory = _factory(_import(module_name), module_name, function_name)
         try:
             model = factory()
@@ -41,15 +41,6 @@ def call_factory(name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise CaptureError(f"{name} must return a torch.nn.Module, found {type(model).__name__}")
     return model
-
-
-@contextmanager
-def _importing_from_here() -> Iterator[None]:
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path.remove(os.getcwd())
 
 
 def _import(name: str) -> ModuleType:

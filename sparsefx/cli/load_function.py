@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from sparsefx.passes.errors import EvaluationError
+from sparsefx.training.recipes.user_modules import importing_from_here
 
 
 def load_function(flag: str, name: str) -> Callable[..., Any]:
@@ -16,13 +15,11 @@ def load_function(flag: str, name: str) -> Callable[..., Any]:
     module, colon, function = name.partition(":")
     if not colon or not function:
         raise EvaluationError(f"{flag} takes module:function, found {name!r}")
-    sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(module), function)
+        with importing_from_here():
+            found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise EvaluationError(f"{flag}: cannot get {function} from module {module}: {error}") from error
-    finally:
-        sys.path.pop(0)
     if not callable(found):
         raise EvaluationError(f"{flag}: {name} must be a function, found {type(found).__name__}")
     return found  # type: ignore[no-any-return]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +11,7 @@ from torch.nn import functional as F
 
 from ...passes.errors import SparsefxError
 from ...passes.near_names import closest
+from .user_modules import importing_from_here
 
 
 class ResidualBlock(nn.Module):
@@ -152,19 +150,10 @@ def build_net(name: str, image_shape: tuple[int, ...], classes: int) -> nn.Modul
 def _from_factory(name: str, classes: int) -> nn.Module:
     module_name, _, function = name.partition(":")
     try:
-        with _importing_from_here():
+        with importing_from_here():
             model = getattr(importlib.import_module(module_name), function)(classes)
     except (ImportError, AttributeError, TypeError) as error:
         raise SparsefxError(f"cannot build {name} for {classes} classes: {error}") from error
     if not isinstance(model, nn.Module):
         raise SparsefxError(f"{name} must return a torch.nn.Module, found {type(model).__name__}")
     return model
-
-
-@contextmanager
-def _importing_from_here() -> Iterator[None]:
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path.pop(0)
