@@ -77,9 +77,22 @@ class ChannelBudget:
 
     def keep_equal_shares(self, generator: torch.Generator) -> None:
         """The largest share of every kind that the budget allows, the channels by chance."""
-        part = self._largest_part(range(_SHARES, -1, -_COARSE))
-        part = self._largest_part(range(min(part + _COARSE - 1, _SHARES), part - 1, -1))
-        self._keep(self._equal_shares(part), torch.rand(len(self.channels.removed), generator=generator).double())
+        kept = self._largest_shares()
+        if kept is None:
+            least = min(self.network.cost(self._equal_shares(part)) for part in range(0, _SHARES + 1, _COARSE))
+            raise infeasible(self.total, least, "the cheapest equal share of every layer's channels")
+        self._keep(kept, self._by_chance(generator))
+
+    def keep_any(self, generator: torch.Generator) -> None:
+        """Channels by chance: equal shares where one meets the budget, else the counts that keep most of them.
+
+        By a latency table some narrow layers take longer than wide ones, and equal shares may all be too slow.
+        """
+        order, kept = self._by_chance(generator), self._largest_shares()
+        if kept is not None:
+            self._keep(kept, order)
+        else:
+            self._solve(self.problem(order, [(1, n) for n in self.network.full]), self.total, order)
 
     def prune(self, importance: Tensor, budget: float) -> Allocation:
         """Keep the best of the active channels within `budget`; the fewest possible where even they cost more."""
@@ -123,12 +136,19 @@ class ChannelBudget:
             values.append(prefix_values(scores, chosen - base))
         return self.network.problem(counts, values)
 
-    def _largest_part(self, parts: range) -> int:
+    def _by_chance(self, generator: torch.Generator) -> Tensor:
+        return torch.rand(len(self.channels.removed), generator=generator).double()
+
+    def _largest_shares(self) -> list[int] | None:
+        """The largest equal shares that meet the budget, None where none do."""
+        part = self._largest_part(range(_SHARES, -1, -_COARSE))
+        if part is None:
+            return None
+        return self._equal_shares(self._largest_part(range(min(part + _COARSE - 1, _SHARES), part, -1)) or part)
+
+    def _largest_part(self, parts: range) -> int | None:
         """The first of falling shares that meets the budget."""
-        for part in parts:
-            if self.network.cost(self._equal_shares(part)) <= self.total:
-                return part
-        raise infeasible(self.total, self.network.cost(self._equal_shares(0)))
+        return next((part for part in parts if self.network.cost(self._equal_shares(part)) <= self.total), None)
 
     def _equal_shares(self, part: int) -> list[int]:
         return [max(1, round(n * part / _SHARES)) for n in self.network.full]

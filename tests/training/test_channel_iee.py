@@ -210,6 +210,29 @@ class Pinned(nn.Module):
         return y
 
 
+class NarrowIsSlow:
+    """Parameters, but that one layer is affordable only with all of its channels, as latency tables may say."""
+
+    unit = "ms"
+
+    def cost(self, layer: Layer, inputs: Counts, outputs: Counts) -> Values:
+        found = Parameters().cost(layer, inputs, outputs)
+        return found + 1e6 * (outputs < 16)[None, :] if layer.name == "conv2.weight" else found
+
+
+def test_a_budget_that_no_equal_share_meets_is_met_where_others_do() -> None:
+    given: dict[str, Any] = {"costs": NarrowIsSlow(), "budget": 0.9}
+    model = seeded(Plain)
+    with pytest.raises(SparsefxError, match=r"cannot be met: the cheapest equal share of every .* costs .* already"):
+        UniformChannels(model, sgd(model), total_steps=STEPS, example_inputs=EXAMPLE, **given)
+    sparsifier = iee(model, **given)
+    train(model, sparsifier, STEPS)
+    for update in sparsifier.budget_history:
+        assert update.cost <= sparsifier.budget.total and update.kept["conv2"] == 16
+    others = iee(seeded(Plain), seed=1, **given)
+    assert not others.masks().equals(iee(seeded(Plain), **given).masks())
+
+
 def test_what_is_refused() -> None:
     model = Pinned()
     with pytest.raises(MaskError, match="no channel can be removed"):

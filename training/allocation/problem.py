@@ -125,9 +125,9 @@ def allocation(problem: BudgetProblem, choice: Sequence[int], bound: float, *, o
     return Allocation(kept, value, problem.cost(choice), value if optimal else max(bound, value), optimal)
 
 
-def infeasible(budget: float, least: float) -> SparsefxError:
+def infeasible(budget: float, least: float, cheapest: str = "the cheapest choice of channels") -> SparsefxError:
     return SparsefxError(
-        f"a budget of {budget:g} cannot be met: keeping the fewest channels allowed costs {least:g} already; "
+        f"a budget of {budget:g} cannot be met: {cheapest} costs {least:g} already; "
         "raise the budget, or let more channels go"
     )
 

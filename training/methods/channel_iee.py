@@ -36,7 +36,8 @@ class ChannelIEE(ChannelMethod, ExploringSparsifier):
 
     The cycles of IEE on coupled channels, under a `budget`: a share of what the dense network costs by `costs`, a
     latency table, the path of one, or another LayerCosts; FLOPs by default. With a table `latency_budget` may be given
-    in its place, in milliseconds at the table's batch. It starts with the same share of all channels, chosen by chance.
+    in its place, in milliseconds at the table's batch. It starts with channels chosen by chance, the same share of all
+    where a share meets the budget.
 
     A cycle of `stages` (H, J, Q) steps measures the Taylor importance of active channels for H steps; keeps the best of
     them within budget - update budget; trains those for J steps; brings all others back with their most recent values,
@@ -98,7 +99,7 @@ class ChannelIEE(ChannelMethod, ExploringSparsifier):
         self.tensors = ChannelTensors(self.budget.channels, self._model, self.optimizer)
         self.exploration.watch(self.tensors)
         self.exploration.park(self.explorable)
-        self.budget.keep_equal_shares(self.generator)
+        self.budget.keep_any(self.generator)
         self.log(0, self.budget.total)
         return self._masks()
 
