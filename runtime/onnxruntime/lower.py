@@ -23,6 +23,7 @@ from ...passes.reference import example_inputs
 from ...passes.signature import Signature
 from .condensed import complete, translations
 from .empty_rows import zero_empty_rows
+from .near_identities import keep_near_identities
 
 MODEL_FILE = "model.onnx"
 _LARGEST_PROTOBUF = 2**31 - 2**24  # bytes; weights of a larger model go to a file of their own
@@ -53,7 +54,11 @@ def lower_to_onnx(
                 input_names=[spec.name for spec in signature.inputs],
                 output_names=[spec.name for spec in signature.outputs],
                 custom_translation_table=translations(),
+                optimize=False,
             )
+            assert exported is not None
+            keep_near_identities(exported.model)
+            exported.optimize()
     except Exception as error:
         if exhausted(error) is not None:
             raise
@@ -62,7 +67,6 @@ def lower_to_onnx(
             "stop "
             'at the graph with target="torch"'
         ) from error
-    assert exported is not None
     complete(exported.model)
     _make_names_unique(exported.model.graph)
     path = folder / MODEL_FILE
