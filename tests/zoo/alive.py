@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .masks import LAYERS, weights_of_layers
 
@@ -49,14 +48,14 @@ def bring_to_life_by(model: nn.Module, run: Callable[[], object], generator: tor
     def on_layer(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         return _equalise(module, output)
 
-    def on_norm(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return _calibrate(module, inputs[0], generator)
+    def on_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        _calibrate(module, inputs[0], generator)
 
     with torch.no_grad():
         for module in model.modules():
             _randomise(module, generator)
         handles = [m.register_forward_hook(on_layer) for m in model.modules() if type(m) in LAYERS]
-        handles += [m.register_forward_hook(on_norm) for m in model.modules() if _has_statistics(m)]
+        handles += [m.register_forward_pre_hook(on_norm) for m in model.modules() if _has_statistics(m)]
         try:
             run()
         finally:
@@ -98,11 +97,11 @@ def _equalise(layer: Any, output: Tensor) -> Tensor:
     return (product - mean) / deviation + bias
 
 
-def _calibrate(norm: Any, x: Tensor, generator: torch.Generator) -> Tensor:
+def _calibrate(norm: Any, x: Tensor, generator: torch.Generator) -> None:
+    """Before it runs, since timm's norms also activate."""
     others = [j for j in range(x.ndim) if j != 1]
     variance = x.var(others, correction=0)
     variance = variance.clamp(min=max(_QUIET * float(variance.mean()), 1e-3))
     noise = torch.randn(2, len(variance), generator=generator)
     norm.running_mean.copy_(x.mean(others) + _STATISTICS * variance.sqrt() * noise[0])
     norm.running_var.copy_(variance * torch.exp(_STATISTICS * noise[1]))
-    return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
