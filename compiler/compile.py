@@ -93,9 +93,8 @@ def compile(
 
     Raises CaptureError, MaskError, TargetError, TableError where the table is of another setting or lacks a layer,
     EvaluationError where `evaluate` fails (with the compiled model, where there was one by then), and
-    VerificationError, naming the first layer that deviates, where
-    an output differs by more than `tolerance` or three times the model's own rounding error, in units of the
-    output's standard deviation over inputs.
+    VerificationError, naming the first layer that deviates, where an output differs by more than `tolerance` or three
+    times the model's own rounding error, in units of the output's standard deviation over inputs.
     """
     settings = BuildSettings(target, precision, threads, max_batch)
     _check_settings(settings, representation, widths)
@@ -126,10 +125,10 @@ def compile(
     slim, wide, thinner = maker.make(masked.graph, stages), None, None
     if before is not None:
         with stages("widths"):
-            slim, wide = widen(before, slim, maker, table)
+            slim, wide = widen(before, slim, maker, table, stages.share)
     if table is not None and on_cpu:
         with stages("thinner layers"):
-            slim, thinner = thin(slim, maker, table)
+            slim, thinner = thin(slim, maker, table, stages.share)
     report = _report(_name(model), masked, reference.graph, slim, settings)
     report.notes += [file_note] if file_note is not None else []
     if table is not None and not on_cpu:

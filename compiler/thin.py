@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..runtime.latency.table import LatencyTable
 from .choice import ThinDecision
 from .slim_engine import EngineMaker, SlimEngine
@@ -10,7 +12,9 @@ from .thin_plans import ThinPlans
 from .whole import contest
 
 
-def thin(full: SlimEngine, maker: EngineMaker, table: LatencyTable) -> tuple[SlimEngine, ThinDecision]:
+def thin(
+    full: SlimEngine, maker: EngineMaker, table: LatencyTable, on_progress: Callable[[float], None]
+) -> tuple[SlimEngine, ThinDecision]:
     """The fastest of this engine and those with gathers and partial sums, measured in turn.
 
     Raises TableError where a layer is not in the table.
@@ -22,7 +26,10 @@ def thin(full: SlimEngine, maker: EngineMaker, table: LatencyTable) -> tuple[Sli
     plans = space.plans()
     if not plans:
         return full, ThinDecision(False, space.choices({}))
-    engines = [full, *(maker.finish(space.graph(plan), full.result, Stages()) for plan in plans)]
+    engines = [full]
+    for plan in plans:
+        engines.append(maker.finish(space.graph(plan), full.result, Stages()))
+        on_progress(len(engines) / (len(plans) + 2))
     found = contest([engine.build for engine in engines if engine.build is not None], maker.inputs)
     decision = ThinDecision(found.taken, space.choices(plans[found.best - 1]), found.first_ms, found.best_ms)
     return engines[found.best if found.taken else 0], decision

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch.fx import GraphModule
 
 from ..runtime.latency.table import LatencyTable
@@ -14,7 +16,11 @@ from .widths import WidthPlans
 
 
 def widen(
-    before: GraphModule, exact: SlimEngine, maker: EngineMaker, table: LatencyTable | None
+    before: GraphModule,
+    exact: SlimEngine,
+    maker: EngineMaker,
+    table: LatencyTable | None,
+    on_progress: Callable[[float], None],
 ) -> tuple[SlimEngine, WidthDecision]:
     """The fastest of the exact engine and those of wider plans, measured in turn; `before` had all channels.
 
@@ -24,7 +30,10 @@ def widen(
     plans = space.plans()
     if not plans:
         return exact, WidthDecision(taken=False)
-    engines = [exact, *(maker.make(keep_graph(before), Stages(), plan) for plan in plans)]
+    engines = [exact]
+    for plan in plans:
+        engines.append(maker.make(keep_graph(before), Stages(), plan))
+        on_progress(len(engines) / (len(plans) + 2))
     found = contest([engine.build for engine in engines if engine.build is not None], maker.inputs)
     decision = WidthDecision(found.taken, space.choices(plans[found.best - 1]), found.first_ms, found.best_ms)
     return engines[found.best if found.taken else 0], decision

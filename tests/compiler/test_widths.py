@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def engines_take(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], No
     return say
 
 
+@dataclass
+class Told:
+    """The shares that were told of every stage."""
+
+    shares: dict[str, list[float]] = field(default_factory=dict)
+
+    def begin(self, stage: str) -> None:
+        self.shares[stage] = []
+
+    def share(self, done: float) -> None:
+        self.shares[list(self.shares)[-1]].append(done)
+
+
 def width(compiled: Any) -> int:
     (layer,) = (layer for layer in compiled.report.layers if layer.name == "conv1")
     return int(layer.shape_after[0])
@@ -94,7 +108,13 @@ def test_without_a_table_blocks_are_filled(engines_take: Callable[[float, float]
     """Seven of sixteen channels are needed; sixteen fill a block."""
     engines_take(1.0, 0.5)
     model, masks = pruned()
-    compiled = sparsefx.compile(model, (X,), masks=masks, threads=1, widths="measured")  # verifies
+    told = Told()
+    compiled = sparsefx.compile(  # verifies
+        model, (X,), masks=masks, threads=1, widths="measured", on_stage=told.begin, on_progress=told.share
+    )
+    assert told.shares["widths"] and told.shares["verification"]
+    for shares in told.shares.values():
+        assert shares == sorted(shares) and all(0 <= share <= 1 for share in shares)
     assert width(compiled) == 16 and compiled.report.widths is not None
     (group,) = compiled.report.widths.groups
     assert (group.exact, group.kept, group.exact_ms, group.kept_ms) == (7, 16, None, None)
