@@ -35,7 +35,7 @@ from .verify import Verification
 from .verify import verify as _compare
 from .verify_build import engine_runner, verify_compiled
 from .widen import widen
-from .widths import table_for
+from .widths import block_note, table_for
 
 
 def compile(
@@ -131,6 +131,7 @@ def compile(
             slim, thinner = thin(slim, maker, table, stages.share)
     report = _report(_name(model), masked, reference.graph, slim, settings)
     report.notes += [file_note] if file_note is not None else []
+    report.notes += block_note(report.layers) if on_cpu and wide is None else []
     if table is not None and not on_cpu:
         report.notes.append(f"widths are exact: latency tables decide them for {ONNXRUNTIME_CPU} only")
     report.widths, report.thinner, report.evaluation = wide, thinner, evaluation

@@ -24,6 +24,7 @@ from ..runtime.latency.widths import WidthSpace
 from ..runtime.onnxruntime.session import TARGET as CPU
 from ..runtime.targets import BuildSettings
 from .choice import WidthChoice
+from .report import LayerReport
 
 BLOCKS = (4, 8, 16, 32)  # channels that engines work on at once
 _MOST_SWEEPS = 10
@@ -122,6 +123,23 @@ class WidthPlans:
     def _widths(self, added: Mapping[str, int]) -> Widths:
         producers = {p: more for name, more in added.items() if more for p in self._groups[name].producers}
         return {layer: self._slim[layer] + more for layer, more in producers.items()}
+
+
+def block_note(layers: Sequence[LayerReport]) -> list[str]:
+    """What to try where exact widths, alone, may make an engine slower than the dense one."""
+    partial = sum(
+        layer.operator.startswith("conv")
+        and layer.shape_after is not None
+        and layer.shape_before[0] % LARGEST_BLOCK == 0
+        and layer.shape_after[0] % LARGEST_BLOCK != 0
+        for layer in layers
+    )
+    if not partial:
+        return []
+    return [
+        f"convolutions that no longer fill blocks of {LARGEST_BLOCK} channels, which ONNX Runtime is fastest with: "
+        f'{partial}; widths="measured" lets channels stay where the engine gains'
+    ]
 
 
 def table_for(table: LatencyTable | str | Path, settings: BuildSettings, inputs: Sequence[Tensor]) -> LatencyTable:
