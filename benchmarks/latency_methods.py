@@ -45,7 +45,8 @@ from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.data.task import ImageTask
 from sparsefx.training.recipes.learning_rate import learning_rate_schedule
 from sparsefx.training.recipes.nets import build_net
-from sparsefx.training.recipes.run import accuracy, load_task
+from sparsefx.training.recipes.run import load_task
+from sparsefx.training.recipes.trained import accuracy
 
 _NAME = "latency_methods"
 _SEEDS = (0, 1, 2)

@@ -17,7 +17,8 @@ from torch import Tensor
 from benchmarks.results_file import write_results
 from sparsefx.compiler.compile import compile
 from sparsefx.training.recipes.config import TrainConfig
-from sparsefx.training.recipes.run import Trained, load_task, run
+from sparsefx.training.recipes.run import load_task, run
+from sparsefx.training.recipes.trained import Trained
 from sparsefx.training.robustness import accuracy_under
 
 _EPSILONS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)

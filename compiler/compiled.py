@@ -27,7 +27,7 @@ from .reporting.training import training_charts
 
 if TYPE_CHECKING:
     from ..training.history import MaskUpdate
-    from ..training.recipes.run import EpochLog
+    from ..training.recipes.trained import EpochLog
 
 
 class CompiledModel:

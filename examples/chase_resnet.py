@@ -19,7 +19,7 @@ from sparsefx.training import Chase
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.data.task import TensorTask
 from sparsefx.training.recipes.nets import SmallResNet
-from sparsefx.training.recipes.run import accuracy
+from sparsefx.training.recipes.trained import accuracy
 
 BATCH = 64
 

@@ -19,7 +19,7 @@ from sparsefx.training import ChannelIEE
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.data.task import TensorTask
 from sparsefx.training.recipes.nets import SmallResNet
-from sparsefx.training.recipes.run import accuracy
+from sparsefx.training.recipes.trained import accuracy
 
 BATCH = 64  # to train with
 SERVED = 8  # the batch that the engine is for, and that the table is measured at

@@ -21,8 +21,8 @@ from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.data.task import ImageTask
 from sparsefx.training.recipes.presets import preset_config
-from sparsefx.training.recipes.run import Trained, accuracy
 from sparsefx.training.recipes.run import run as train
+from sparsefx.training.recipes.trained import Trained, accuracy
 
 _BENCH_SECONDS = 6.0
 _TRAINING_THREADS = 1  # networks this small lose more to waiting for a second core than it gives

@@ -14,7 +14,7 @@ from sparsefx.compiler.reporting.read import read_page
 from sparsefx.compiler.reporting.training import training_charts
 from sparsefx.runtime.files import write_whole
 from sparsefx.runtime.onnxruntime.session import available_threads
-from sparsefx.training.recipes.run import Trained
+from sparsefx.training.recipes.trained import Trained
 
 ACCURACY = "accuracy on the test digits"
 _NOTE = "dense is a network of the same form, trained as long without masks"

@@ -25,11 +25,11 @@ from sparsefx.training.channel_method import ChannelMethod
 from sparsefx.training.flops import layer_macs, theoretical_flops
 from sparsefx.training.masks import MaskSet
 from sparsefx.training.plots import plot_history
-from sparsefx.training.recipes.checkpoint import read_checkpoint, write_weights
+from sparsefx.training.recipes.checkpoint import CHECKPOINT, read_checkpoint, write_weights
 from sparsefx.training.recipes.config import TrainConfig
 from sparsefx.training.recipes.presets import PRESETS, preset_config
-from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained
 from sparsefx.training.recipes.run import run as run_training
+from sparsefx.training.recipes.trained import EpochLog, Trained
 from sparsefx.training.sparsifier import Sparsifier
 
 _FLAGS = (

@@ -11,7 +11,7 @@ import sparsefx
 from sparsefx.__main__ import main
 from sparsefx.cli import quickstart
 from sparsefx.training.recipes.data.digits import load_digits
-from sparsefx.training.recipes.run import accuracy
+from sparsefx.training.recipes.trained import accuracy
 
 
 @pytest.mark.ci

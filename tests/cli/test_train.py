@@ -21,7 +21,7 @@ from sparsefx.training import MaskSet
 from sparsefx.training.recipes.checkpoint import read_checkpoint
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.nets import build_net
-from sparsefx.training.recipes.run import accuracy
+from sparsefx.training.recipes.trained import accuracy
 
 FLAGS = ["--method", "RigL", "--epochs", "2", "--checkpoint-steps", "3", "--threads", "1", "--quiet"]
 

@@ -22,7 +22,7 @@ from sparsefx.runtime.latency.node import EngineNode
 from sparsefx.runtime.latency.record import NodeTime, Record, Setting
 from sparsefx.runtime.latency.table import LatencyTable
 from sparsefx.training.history import MaskUpdate
-from sparsefx.training.recipes.run import EpochLog
+from sparsefx.training.recipes.trained import EpochLog
 from tests.browser import browser, shown
 from tests.compiler.models import half_of_conv1, residual
 

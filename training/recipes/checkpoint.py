@@ -13,6 +13,7 @@ from torch import nn
 from ...passes.errors import SparsefxError
 from ...runtime.files import write_whole
 
+CHECKPOINT = "checkpoint.pt"
 FORMAT = "sparsefx.training"
 SCHEMA = 1
 _KEYS = {"format", "schema", "config", "epoch", "batch", "model", "optimizer", "schedule", "random", "log"}

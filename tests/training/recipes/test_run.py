@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 import tests.torchvision_shim  # noqa: F401 - torchvision imports only after this
 from sparsefx.passes.errors import SparsefxError
-from sparsefx.training.recipes.checkpoint import read_checkpoint, write_checkpoint
+from sparsefx.training.recipes.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from sparsefx.training.recipes.config import METHODS, TrainConfig, method_options
 from sparsefx.training.recipes.data.digits import load_digits
 from sparsefx.training.recipes.data.task import ImageTask, TensorTask
 from sparsefx.training.recipes.learning_rate import learning_rate_schedule
 from sparsefx.training.recipes.nets import NETS, build_net
 from sparsefx.training.recipes.presets import PRESETS, preset_config
-from sparsefx.training.recipes.run import CHECKPOINT, EpochLog, Trained, accuracy, run
+from sparsefx.training.recipes.run import run
+from sparsefx.training.recipes.trained import EpochLog, Trained, accuracy
 
 
 def few(train: int = 96, test: int = 40) -> ImageTask:
