@@ -65,6 +65,22 @@ def test_weights_and_configuration_make_the_module_again(build: type[nn.Module],
     )
 
 
+def test_a_module_that_was_slimmed_twice_is_made_from_the_full_size_one() -> None:
+    model, make_inputs = lively(Depthwise())
+    ablate(model, "stem", "expand")
+    once, _ = sparsefx.slim(model, make_inputs(2))
+    ablate(once, "expand")
+    twice, _ = sparsefx.slim(once, make_inputs(2))
+    assert (
+        twice.config["parameters_after"] < once.config["parameters_after"] < sum(p.numel() for p in model.parameters())
+    )
+    again = sparsefx.rebuild_slim(Depthwise().double(), json.loads(json.dumps(twice.config))).eval()
+    again.load_state_dict(twice.state_dict())
+    x = make_inputs(2)
+    with torch.no_grad():
+        assert torch.equal(again(*x), twice(*x))
+
+
 def test_the_configuration_has_the_kept_channels() -> None:
     model, make_inputs = grouped()
     small, _ = sparsefx.slim(model, make_inputs(2))
