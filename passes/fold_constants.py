@@ -2,11 +2,13 @@
 
 Legal where (1) every tensor operand is a constant that the graph does not write to, or only lends its type to a
 tensor of a fixed size (`new_zeros`, `zeros_like`), (2) no dynamic size enters, (3) the operator is deterministic
-and has one tensor as its result, and (4) the result is not much larger than what it is made from.
+and writes to nothing, and (4) the result is not much larger than what it is made from. Of an operator with several
+results, as a BatchNorm over weights, each that is used is computed by itself.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -52,13 +54,15 @@ class FoldConstants(GraphPass):
 
 
 def _is_foldable(node: Node, mutated: set[str]) -> bool:
-    meta = tensor_meta(node)
-    if node.op != "call_function" or meta is None or not all(isinstance(s, int) for s in meta.shape):
+    meta, source = tensor_meta(node), _source(node)
+    if source.op != "call_function" or meta is None or not all(isinstance(s, int) for s in meta.shape):
         return False
-    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) or not node.users:
+    if torch.Tag.nondeterministic_seeded in getattr(source.target, "tags", ()) or not node.users:
         return False
-    operands = node_operands((node.args, node.kwargs))
-    name = operator_name(node)
+    if source is not node and source.target._schema.is_mutable:  # type: ignore[union-attr]
+        return False
+    operands = node_operands((source.args, source.kwargs))
+    name = operator_name(source)
     if name in _TYPE_ONLY:
         return all(is_constant(n) and str(n.target) not in mutated for n in operands[1:])
     if any(not is_constant(n) or str(n.target) in mutated for n in operands):
@@ -69,6 +73,12 @@ def _is_foldable(node: Node, mutated: set[str]) -> bool:
     return meta.numel() <= max(_ALWAYS_FOLDED, _GROWTH * made_from)
 
 
+def _source(node: Node) -> Node:
+    """The operator that computes the node: one of several results is taken out of them by an index."""
+    taken = node.target is operator.getitem and isinstance(node.args[0], Node)
+    return node.args[0] if taken and hasattr(node.args[0].target, "_schema") else node  # type: ignore[union-attr, return-value]
+
+
 def _fold(graph_module: GraphModule, node: Node) -> None:
     def value(n: Node) -> Any:
         if is_constant(n):
@@ -77,16 +87,18 @@ def _fold(graph_module: GraphModule, node: Node) -> None:
         shape = [size if isinstance(size, int) else 1 for size in meta.shape]
         return torch.empty(1, dtype=meta.dtype).expand(shape)
 
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), value)
+    source = _source(node)
+    args, kwargs = torch.fx.node.map_arg((source.args, source.kwargs), value)
     with torch.no_grad():
-        result: Tensor = node.target(*args, **kwargs)  # type: ignore[operator]
+        results: Any = source.target(*args, **kwargs)  # type: ignore[operator]
+    result: Tensor = results if source is node else results[node.args[1]]
     constant = add_constant(graph_module, node, _name(node), result.clone().contiguous())
     node.replace_all_uses_with(constant)
 
 
 def _name(node: Node) -> str:
     """The name of the largest parameter in the expression; a reparametrised weight is called as the layer knows it."""
-    named = [n for n in node.all_input_nodes if ORIGIN in n.meta]
+    named = [n for n in _source(node).all_input_nodes if ORIGIN in n.meta]
     if not named:
         return f"folded_{node.name}"
     name = str(max(named, key=lambda n: (is_parameter(n), constant_of(n).numel())).meta[ORIGIN])

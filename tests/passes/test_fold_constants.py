@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sparsefx.passes.capture import capture
 from sparsefx.passes.fold_constants import FoldConstants
-from sparsefx.passes.graph import ORIGIN, operator_name
+from sparsefx.passes.graph import ORIGIN, constant_of, operator_name
 from sparsefx.passes.remove_channels import RemoveChannels
 from sparsefx.passes.share_constants import ShareConstants
 
@@ -40,6 +40,31 @@ def test_expressions_of_parameters_are_computed_once() -> None:
     assert weight.meta[ORIGIN] == "weight"
     torch.testing.assert_close(graph(x), model(x).detach())
     assert not FoldConstants()(graph).modified
+
+
+class ScaledStandardised(nn.Conv2d):
+    """timm's form: a BatchNorm over the weight, which has three results."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.reshape(1, len(self.weight), -1)
+        weight = torch.nn.functional.batch_norm(rows, None, None, training=True, momentum=0.0)
+        return torch.nn.functional.conv2d(x, weight.reshape_as(self.weight), self.bias)
+
+
+def test_one_of_several_results_is_computed_once() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(ScaledStandardised(3, 8, 3), nn.ReLU(), ScaledStandardised(8, 4, 3)).double()
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    graph = capture(model, (x,))
+    assert FoldConstants()(graph).modified
+    assert _operators(graph) == ["conv2d", "relu", "conv2d"]
+    torch.testing.assert_close(graph(x), model(x).detach())
+    RemoveChannels()(graph)
+    weights = [n.args[1] for n in graph.graph.nodes if operator_name(n) == "aten::conv2d"]
+    assert [tuple(constant_of(n).shape) for n in weights] == [(5, 3, 3, 3), (4, 5, 3, 3)]
+    torch.testing.assert_close(graph(x), model(x).detach())
 
 
 class NotFoldable(nn.Module):
