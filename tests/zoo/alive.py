@@ -20,6 +20,8 @@ _SCALE = 0.5  # mean of layer scales
 _SHIFT = 0.5  # mean of a norm's bias: most units away from the kink of their activation, or rounding errors grow
 _STATISTICS = 0.3  # deviation of the perturbation of BatchNorm's statistics
 _QUIET = 0.1  # of a layer's mean variance: a channel that hardly varies is not made as loud as the others
+_BRANCH_SCALES = ("layer_scale", "skipinit_gain", "gain")  # nothing, or next to it, in fresh networks
+_NOTHING = 1e-3
 _SILENT = 1e-4  # less is rounding, which must not be made loud
 
 
@@ -71,7 +73,7 @@ def _has_statistics(module: nn.Module) -> bool:
 def _randomise(module: nn.Module, generator: torch.Generator) -> None:
     shift = _SHIFT if _has_statistics(module) or isinstance(module, nn.LayerNorm | nn.GroupNorm) else 0.0
     for name, parameter in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-        if name == "layer_scale":  # 1e-6 in a fresh ConvNeXt, which would hide whatever its blocks do
+        if name in _BRANCH_SCALES and float(parameter.abs().max()) < _NOTHING:
             parameter.copy_(_SCALE + _BIAS * _SCALE * torch.randn(parameter.shape, generator=generator))
         elif parameter.ndim == 1 and ("bias" in name or name == "weight"):
             mean = shift if "bias" in name else 1.0
