@@ -170,7 +170,7 @@ def choice_lines(choice: Mapping[str, Any] | None) -> list[str]:
         dense, chosen = choice["dense_ms"], choice["chosen_ms"]
         lines.append(
             f"The engine as a whole: {chosen:.3f} ms, with all layers dense {dense:.3f} ms ({dense / chosen:.2f}x), "
-            f"{choice['threads']} threads, {choice['processor']}"
+            f"{threads_text(choice['threads'])}, {choice['processor']}"
         )
     return [*lines, *(f"Note: {note}" for note in choice["notes"])]
 
@@ -199,6 +199,11 @@ def evaluation_lines(evaluation: Mapping[str, Any] | None) -> list[str]:
         for name in names
     ]
     return lines + [f"Note: {note}" for note in evaluation["notes"]]
+
+
+def threads_text(threads: int | None) -> str:
+    """As a setting has it: None is all that are available."""
+    return "all threads" if threads is None else f"{threads} thread{'s' * (threads != 1)}"
 
 
 def shape_text(shape: Sequence[int]) -> str:
