@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (100)")
     parser.add_argument("--plot", action="store_true", help="draw what mask updates did, as history.png (matplotlib)")
     parser.add_argument("--compile", action="store_true", help="compile and verify the result, as model.sfx")
-    threads_flag(parser)
+    threads_flag(parser, "all available; to train on digits and textures 1")
 
 
 def run(arguments: Namespace) -> int:
