@@ -195,7 +195,10 @@ WRONG_USAGE: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["compile", "factory:mlp"],
         ("required: --input, -o/--output", "sparsefx compile --help"),
     ),
-    "a number that is none": (["bench", "x.sfx", "--threads", "two"], ("--threads", "invalid int value: 'two'")),
+    "a number that is none": (
+        ["bench", "x.sfx", "--threads", "two"],
+        ("--threads", "must be a number from 1 up, found 'two'"),
+    ),
     "a choice that is none": (["quickstart", "--method", "rigl"], ("invalid choice: 'rigl'", "srigl")),
 }
 
