@@ -80,12 +80,14 @@ def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
     """What a verification found, a line per output."""
     if verification is None:
         return ["Not verified."]
+    outputs = verification["outputs"]
     return [
-        f"Verified on {verification['samples']} random or given batches: output {check['name']}: "
-        f"largest error {check['max_error']:.1e}, mean {check['mean_error']:.1e} "
+        f"Verified on {verification['samples']} random or given batches: "
+        + (f"output {check['name']!r}: " if len(outputs) > 1 else "")
+        + f"largest error {check['max_error']:.1e}, mean {check['mean_error']:.1e} "
         f"(bound {check['bound']:.1e}, the model's own rounding {check['eager']:.1e}; "
         "unit: the output's standard deviation over inputs)"
-        for check in verification["outputs"]
+        for check in outputs
     ]
 
 

@@ -62,6 +62,7 @@ def main() -> None:
 
     dense = SmallResNet().eval()
     path = arguments.output / "net.latency"
+    print(f"profiling the network into {path}, which takes some minutes", flush=True)
     table = sparsefx.profile(dense, (images,), threads=1, path=path)  # goes on with what is there
     whole = table.predict_widths(dense, {})
     print(f"profiled {len(table.records)} networks; the dense one takes {whole:.2f} ms, by the table")
