@@ -12,6 +12,8 @@ from sparsefx.passes.errors import SparsefxError, VerificationError
 from sparsefx.passes.exhaustion import exhausted
 
 TRACEBACK = "SPARSEFX_TRACEBACK"  # environment variable: as --traceback
+# What `pip install --no-deps` leaves away, to run bundles with less
+_DEPENDENCIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "rich", "safetensors", "torch")
 _LINES = 16  # of a message, so that it fits a screen with the prompt around it
 
 
@@ -29,6 +31,11 @@ def _explain(error: BaseException, interrupted: str) -> tuple[int, str]:
         return INTERRUPTED, f"interrupted; {interrupted}"
     if isinstance(error, SparsefxError):
         return NEGATIVE if isinstance(error, VerificationError) else USER, _short(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in _DEPENDENCIES:
+        return USER, (
+            f"this needs {error.name}, which is not installed: pip install {error.name}. Bundles of ONNX Runtime are "
+            "inspected, timed and drawn as reports without torch"
+        )
     found = exhausted(error)
     if found is not None:
         return USER, found

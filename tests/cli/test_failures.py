@@ -247,6 +247,7 @@ def test_a_bug_of_ours_says_how_to_report_it(
         (MemoryError(), "out of memory; close other programs"),
         (OSError(28, "No space left on device", "x.tmp"), "no disk space for x.tmp (No space left on device)"),
         (PermissionError(13, "Permission denied", "x.sfx"), "Permission denied: x.sfx"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "this needs torch, which is not installed: pip"),
     ],
 )
 def test_what_the_machine_lacks_is_no_bug(
