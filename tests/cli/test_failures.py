@@ -127,7 +127,10 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("1 of another shape: 0.weight ([16, 9], the model has [16, 8])", "the sizes that it was trained with"),
     ),
     "no weights": ([*COMPILE, "--weights", "none.pth"], ("no weights file none.pth",)),
-    "weights for masks": ([*COMPILE, "--masks", "weights.safetensors"], ("no mask file", "MaskSet.from_zeros")),
+    "weights for masks": (
+        [*COMPILE, "--masks", "weights.safetensors"],
+        ("no mask file", "On the command line: --weights without --masks (MaskSet.from_zeros)"),
+    ),
     "data-dependent control flow": (
         ["compile", "factory:Branching", *COMPILE[2:]],
         ("Branching could not be captured", "if x.sum() > 0", "torch.where"),
