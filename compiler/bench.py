@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.engine import Engine
-from ..runtime.inputs import dynamic_sizes, random_arrays
+from ..runtime.inputs import check_sizes, dynamic_sizes, random_arrays
 from ..runtime.latency.measure import Measurement, measure
 from ..runtime.onnxruntime.session import available_threads
 from .bundle import load
@@ -56,11 +56,13 @@ def bench(
 ) -> list[BenchRow]:
     """Time bundles in one interleaved run. Dynamic sizes default to 1; `threads` to all that are available.
 
-    `trust_kernels` as in `load`.
+    `trust_kernels` as in `load`. Raises TargetError for a size that none of the bundles has.
     """
     threads = threads or available_threads()
     engines = {name: load(path, threads, trust_kernels=trust_kernels) for name, path in bundles.items()}
-    chosen = {name: dict.fromkeys(dynamic_sizes(e.signature), 1) | dict(sizes or {}) for name, e in engines.items()}
+    known = {name: dynamic_sizes(engine.signature) for name, engine in engines.items()}
+    check_sizes(sizes or {}, [size for names in known.values() for size in names])
+    chosen = {name: dict.fromkeys(names, 1) | dict(sizes or {}) for name, names in known.items()}
     runs = {name: _runner(engine, chosen[name]) for name, engine in engines.items()}
     results = measure(runs, seconds=seconds, on_round=on_round)
     first = next(iter(results.values()))

@@ -177,11 +177,23 @@ def versions() -> dict[str, str]:
     return found
 
 
+def check_place(path: Path) -> None:
+    """Raise BundleError where a bundle cannot be written at `path`, as far as that is known before it is made."""
+    _refuse_all_but_bundles(path)
+    if path.parent.is_dir():
+        with folder_beside(path, BundleError):
+            pass
+
+
+def _refuse_all_but_bundles(path: Path) -> None:
+    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
+        raise BundleError(f"{path} exists and is no bundle; choose another path or remove it")
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place at the end; on an error nothing is left behind."""
-    if path.exists() and not (path / MANIFEST).is_file() and (not path.is_dir() or any(path.iterdir())):
-        raise BundleError(f"{path} exists and is no bundle; choose another path or remove it")
+    _refuse_all_but_bundles(path)
     with folder_beside(path, BundleError) as folder:
         yield folder
         sync(folder)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..passes.errors import BundleError
-from ..runtime.inputs import dynamic_sizes, random_arrays
+from ..runtime.inputs import check_sizes, dynamic_sizes, random_arrays
 from .bundle import load, read_report
 from .compare import Contender, compare, layers_of
 from .figures import Comparison
@@ -26,7 +26,7 @@ def compare_bundles(
     """Time a bundle in turn with the dense model's, as a whole and layer by layer, on random inputs.
 
     Dynamic sizes default to 1; `threads` and `trust_kernels` as in `load`. Raises BundleError where they take other
-    inputs, and as `load`.
+    inputs, TargetError for a size that they do not have, and as `load`.
     """
     first, second = (_contender(path, threads, trust_kernels) for path in (dense, compiled))
     wanted, found = second.engine.signature, first.engine.signature
@@ -35,7 +35,9 @@ def compare_bundles(
             f"{dense} takes {', '.join(map(str, found.inputs))}, but {compiled} takes "
             f"{', '.join(map(str, wanted.inputs))}: only bundles of the same model can be compared"
         )
-    chosen = dict.fromkeys(dynamic_sizes(wanted), 1) | dict(sizes or {})
+    known = dynamic_sizes(wanted)
+    check_sizes(sizes or {}, known)
+    chosen = dict.fromkeys(known, 1) | dict(sizes or {})
     return compare(first, second, random_arrays(wanted, chosen), chosen, seconds=seconds)
 
 

@@ -80,12 +80,14 @@ def verification_lines(verification: Mapping[str, Any] | None) -> list[str]:
     """What a verification found, a line per output."""
     if verification is None:
         return ["Not verified."]
+    outputs = verification["outputs"]
     return [
-        f"Verified on {verification['samples']} random or given batches: output {check['name']}: "
-        f"largest error {check['max_error']:.1e}, mean {check['mean_error']:.1e} "
+        f"Verified on {verification['samples']} random or given batches: "
+        + (f"output {check['name']!r}: " if len(outputs) > 1 else "")
+        + f"largest error {check['max_error']:.1e}, mean {check['mean_error']:.1e} "
         f"(bound {check['bound']:.1e}, the model's own rounding {check['eager']:.1e}; "
         "unit: the output's standard deviation over inputs)"
-        for check in verification["outputs"]
+        for check in outputs
     ]
 
 
@@ -170,7 +172,7 @@ def choice_lines(choice: Mapping[str, Any] | None) -> list[str]:
         dense, chosen = choice["dense_ms"], choice["chosen_ms"]
         lines.append(
             f"The engine as a whole: {chosen:.3f} ms, with all layers dense {dense:.3f} ms ({dense / chosen:.2f}x), "
-            f"{choice['threads']} threads, {choice['processor']}"
+            f"{threads_text(choice['threads'])}, {choice['processor']}"
         )
     return [*lines, *(f"Note: {note}" for note in choice["notes"])]
 
@@ -199,6 +201,11 @@ def evaluation_lines(evaluation: Mapping[str, Any] | None) -> list[str]:
         for name in names
     ]
     return lines + [f"Note: {note}" for note in evaluation["notes"]]
+
+
+def threads_text(threads: int | None) -> str:
+    """As a setting has it: None is all that are available."""
+    return "all threads" if threads is None else f"{threads} thread{'s' * (threads != 1)}"
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -70,7 +70,7 @@ class Verification:
     def notes(self) -> list[str]:
         """What weakens the verification."""
         weak = [c.name for c in self.outputs if c.varies < _WEAK]
-        return [f"output {name} hardly depends on the input, so its check says little" for name in weak]
+        return [f"output {name!r} hardly depends on the input, so its check says little" for name in weak]
 
     def to_dict(self) -> dict[str, Any]:
         return {"samples": self.samples, "tolerance": self.tolerance, "outputs": [asdict(c) for c in self.outputs]}

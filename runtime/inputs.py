@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ..passes.errors import TargetError
+from ..passes.near_names import closest
 from ..passes.signature import Signature, TensorSpec
 from .engine import Array
 
@@ -24,6 +25,17 @@ def random_arrays(signature: Signature, sizes: Mapping[str, int], seed: int = 0)
 def dynamic_sizes(signature: Signature) -> list[str]:
     """Names of the signature's dynamic sizes, in order."""
     return list(dict.fromkeys(size for spec in signature.inputs for size in spec.shape if isinstance(size, str)))
+
+
+def check_sizes(sizes: Mapping[str, int], known: Iterable[str]) -> None:
+    """Raises TargetError for a size that is not among the `known` names of dynamic sizes, or that is below 1."""
+    known = list(dict.fromkeys(known))
+    for name, size in sizes.items():
+        if name not in known:
+            dynamic = f"dynamic sizes are {', '.join(known)}" if known else "all sizes are fixed"
+            raise TargetError(f"there is no dynamic size {name}{closest(name, known)}; {dynamic}")
+        if size < 1:
+            raise TargetError(f"the size {name} must be at least 1, found {size}")
 
 
 def parse_sizes(text: str) -> dict[str, int]:

@@ -45,6 +45,7 @@ def figures(data: PageData) -> dict[str, Any]:
     return found
 
 
+SIGNATURE = "Compiled by sparsefx"  # tells a card from somebody's own README
 _TIMES = ("median_ms", "p99_ms", "spread_ms", "ratio")
 _TOTALS = ("parameters_before", "parameters_after", "macs_before", "macs_after")
 
@@ -54,7 +55,7 @@ def _body(data: PageData) -> list[str]:
     lines = [
         f"# {_plain(data.name)}",
         "",
-        "Compiled by sparsefx: the channels that the masks make useless are gone, and the engine computes the same "
+        f"{SIGNATURE}: the channels that the masks make useless are gone, and the engine computes the same "
         "function as the masked model.",
         "",
         "| | before | after | |",

@@ -92,7 +92,9 @@ def _export(
     libraries = _libraries(versions, version.name, f"{mounted_at.rstrip('/')}/{name}")
     if first.manifest.get("kernels") is not None and not libraries:
         notes.append(f"the condensed layers of {name} run as dense ones: it is exported without kernels")
-    notes += [f"the server must find the kernels of {name} at {path}; see mounted_at" for path in libraries]
+    notes += [
+        f"the server must find the kernels of {name} at {path}; see mounted_at (--mounted-at)" for path in libraries
+    ]
     served = Served(name, first.signature, first.backend, _largest_batch(sources), _threads(first), plans, libraries)
     config, more = model_config(served, options)
     (model / CONFIG).write_text(config_text(config))

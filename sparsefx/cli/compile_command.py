@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.flags import model_flags, threads_flag
@@ -56,8 +57,10 @@ def run(arguments: Namespace) -> int:
     from sparsefx.cli.load_function import load_function
     from sparsefx.cli.model_arguments import example_inputs, load_model
     from sparsefx.cli.summary import print_summary, saved_as
+    from sparsefx.compiler.bundle import check_place
     from sparsefx.compiler.compile import compile
 
+    check_place(Path(arguments.output))
     with stages(arguments.quiet) as announce:
         announce("load")
         model, masks = load_model(arguments)

@@ -12,6 +12,15 @@ from sparsefx.passes.errors import SparsefxError, VerificationError
 from sparsefx.passes.exhaustion import exhausted
 
 TRACEBACK = "SPARSEFX_TRACEBACK"  # environment variable: as --traceback
+# What `pip install --no-deps` leaves away, to run bundles with less
+_DEPENDENCIES = ("numpy", "onnx", "onnxruntime", "onnxscript", "rich", "safetensors", "torch")
+# What messages advise in Python, and the flag that does it
+_FLAGS = {
+    "verify=False": "--no-verify",
+    "dynamic_batch=False": "--static-batch",
+    "trust_kernels=True": "--trust-kernels",
+    "MaskSet.from_zeros": "--weights without --masks",
+}
 _LINES = 16  # of a message, so that it fits a screen with the prompt around it
 
 
@@ -28,13 +37,23 @@ def _explain(error: BaseException, interrupted: str) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, f"interrupted; {interrupted}"
     if isinstance(error, SparsefxError):
-        return NEGATIVE if isinstance(error, VerificationError) else USER, _short(error)
+        return NEGATIVE if isinstance(error, VerificationError) else USER, _short(error) + _as_flags(str(error))
+    if isinstance(error, ModuleNotFoundError) and error.name in _DEPENDENCIES:
+        return USER, (
+            f"this needs {error.name}, which is not installed: pip install {error.name}. Bundles of ONNX Runtime are "
+            "inspected, timed and drawn as reports without torch"
+        )
     found = exhausted(error)
     if found is not None:
         return USER, found
     if isinstance(error, OSError) and error.strerror:
         return USER, f"{error.strerror}: {error.filename or 'while reading or writing'}; see that it can be used"
     return BUG, _bug(error)
+
+
+def _as_flags(message: str) -> str:
+    found = [f"{flag} ({advice})" for advice, flag in _FLAGS.items() if advice in message]
+    return f"\nOn the command line: {', '.join(found)}" if found else ""
 
 
 def _short(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 
 MODEL_HELP = "a factory as module:function (called without arguments), a .pt2 file of torch.export, or an .onnx file"
 INPUT_HELP = (
@@ -36,8 +36,15 @@ def model_flags(parser: ArgumentParser) -> None:
     )
 
 
-def threads_flag(parser: ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, help="threads inside an operator (default: all available)")
+def positive(text: str) -> int:
+    """The type of flags that count something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be a number from 1 up, found {text!r}")
+    return int(text)
+
+
+def threads_flag(parser: ArgumentParser, default: str = "all available") -> None:
+    parser.add_argument("--threads", type=positive, help=f"threads inside an operator (default: {default})")
 
 
 def trust_flag(parser: ArgumentParser) -> None:

@@ -33,7 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    from sparsefx.compiler.reporting.card import figures, model_card
+    from sparsefx.compiler.reporting.card import SIGNATURE, figures, model_card
     from sparsefx.compiler.reporting.page import report_page
     from sparsefx.runtime.files import write_whole
 
@@ -41,6 +41,9 @@ def run(arguments: Namespace) -> int:
     outputs.pop(None, None)
     if not outputs:
         raise SparsefxError("say what to write: -o report.html, --card README.md, or both")
+    card = Path(arguments.card or "")
+    if card.is_file() and SIGNATURE not in card.read_text(errors="replace"):
+        raise SparsefxError(f"{card} exists and is no model card of sparsefx; choose another path or remove it")
     with stages(arguments.quiet) as announce:
         page = _page(arguments, announce)
     for file, draw in outputs.items():

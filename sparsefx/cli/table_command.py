@@ -28,13 +28,16 @@ def run(arguments: Namespace) -> int:
     if arguments.diff:
         return _diff(arguments, tables)
     table = tables[0].merge(*tables[1:])
+    written = []
     if arguments.merge is not None:
         table.save(arguments.merge)
+        written.append(arguments.merge)
     if arguments.plot is not None:
         from sparsefx.runtime.latency.plots import plot_staircase
 
         plot_staircase(table, arguments.plot, arguments.output)
-    show(arguments.json, summary(table), summary_text(table))
+        written.append(arguments.output)
+    show(arguments.json, summary(table), "\n".join([summary_text(table), *(f"Wrote {file}" for file in written)]))
     return OK
 
 

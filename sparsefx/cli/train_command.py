@@ -20,15 +20,15 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", help="digits, textures, cifar10, cifar100 or folders (digits)")
     parser.add_argument("--folder", help="where cifar10, cifar100 or folders of images are")
     parser.add_argument("--net", help="a network of the recipes or torchvision, or module:function (small_resnet)")
-    parser.add_argument("--epochs", type=int, help="(10)")
-    parser.add_argument("--batch-size", type=int, help="(64)")
-    parser.add_argument("--learning-rate", type=float, help="(0.1)")
+    parser.add_argument("--epochs", type=int, help="passes over the training data (10)")
+    parser.add_argument("--batch-size", type=int, help="samples of a step (64)")
+    parser.add_argument("--learning-rate", type=float, help="the highest of the schedule (0.1)")
     parser.add_argument("--precision", help="float32, or bfloat16 for mixed precision (float32)")
-    parser.add_argument("--seed", type=int, help="(0)")
+    parser.add_argument("--seed", type=int, help="of weights, data and masks (0)")
     parser.add_argument("--checkpoint-steps", type=int, help="steps between checkpoints (100)")
     parser.add_argument("--plot", action="store_true", help="draw what mask updates did, as history.png (matplotlib)")
     parser.add_argument("--compile", action="store_true", help="compile and verify the result, as model.sfx")
-    threads_flag(parser)
+    threads_flag(parser, "all available; to train on digits and textures 1")
 
 
 def run(arguments: Namespace) -> int:

@@ -36,6 +36,8 @@ _FLAGS = (
     "method", "data", "folder", "net", "epochs", "batch_size", "learning_rate", "precision", "seed", "checkpoint_steps",
 )  # fmt: skip
 
+_SMALL = ("digits", "textures")  # their networks lose more to waiting for a second core than it gives
+
 _SECONDS = 1.0  # of timing the engine at the end
 
 
@@ -85,11 +87,10 @@ def _config(arguments: Namespace) -> TrainConfig:
 
 
 def _resumed_config(folder: Path, arguments: Namespace) -> TrainConfig:
-    """The settings of the checkpoint; flags that contradict them are refused."""
+    """The settings of the checkpoint. The flags of the first time may be given again; what contradicts is refused."""
     config = TrainConfig.from_dict(read_checkpoint(folder / CHECKPOINT)["config"])
-    given = next((name for name in ("preset", "set", "sparsity") if getattr(arguments, name) is not None), None)
-    if given is not None:
-        raise SparsefxError(f"--resume takes the method's options from the checkpoint; drop --{given}")
+    if _config(arguments).to_dict() == config.to_dict():
+        return config
     for name in _FLAGS:
         asked, found = getattr(arguments, name), getattr(config, name)
         if asked is not None and asked != (found or "none"):
@@ -97,6 +98,9 @@ def _resumed_config(folder: Path, arguments: Namespace) -> TrainConfig:
                 f"the training in {folder} has {name} {found!r}, asked is {asked!r}; resume it with the settings "
                 "it was started with, or choose another folder"
             )
+    given = next((name for name in ("preset", "set", "sparsity") if getattr(arguments, name) is not None), None)
+    if given is not None:
+        raise SparsefxError(f"--resume takes the method's options from the checkpoint; drop --{given}")
     return config
 
 
@@ -117,7 +121,7 @@ def _train(config: TrainConfig, folder: Path, arguments: Namespace) -> Trained:
             config,
             folder=folder,
             resume=arguments.resume,
-            threads=arguments.threads,
+            threads=arguments.threads or (1 if config.data in _SMALL else None),
             on_step=progress.update,
             on_epoch=lambda entry: progress.say(_epoch_text(entry, config.epochs)),
         )

@@ -14,6 +14,11 @@ _ROUNDED = (
     "rounding alone does is in the bundle's report (report.json: verification); allow for it with --tolerance."
 )
 
+_FAILED = (
+    "FAILED: the engine is not this model with these weights and masks. See that all three are those it was compiled "
+    "from; where they are, compile again"
+)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", help="folder of a bundle")
@@ -42,9 +47,12 @@ def run(arguments: Namespace) -> int:
             on_progress=announce.share,
         )
     lines = verification_lines(verification.to_dict()) + [f"Note: {note}" for note in verification.notes]
-    if not verification.passed and engine.session.settings()["precision"] == "bfloat16":
-        lines.append(_ROUNDED)
-    lines.append("passed" if verification.passed else "FAILED")
+    if verification.passed:
+        lines.append("passed")
+    elif engine.session.settings()["precision"] == "bfloat16":
+        lines += [_ROUNDED, "FAILED"]
+    else:
+        lines.append(_FAILED)
     found = {**verification.to_dict(), "passed": verification.passed, "notes": verification.notes}
     show(arguments.json, found, "\n".join(lines))
     return OK if verification.passed else NEGATIVE

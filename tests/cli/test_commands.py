@@ -97,7 +97,8 @@ def test_masks_are_shown_with_their_structure(workplace: Path, capsys: pytest.Ca
 def test_a_deviating_engine_fails_verification(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _compile("--quiet") == 0
     assert main(["verify", "model.sfx", "factory:residual", "--weights", "weights.pth", *INPUT]) == 1
-    assert capsys.readouterr().out.endswith("FAILED\n")
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.endswith("where they are, compile again") and "FAILED: the engine is not this model" in out
 
 
 @needs_compiler
@@ -159,6 +160,36 @@ def test_errors_say_what_is_wrong_and_leave_nothing(
     assert out == ""
     assert message in err and err.startswith(f"sparsefx {arguments[0]}: ")
     assert sorted(p.name for p in workplace.iterdir() if p.name != "__pycache__") == before
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "model.sfx").write_text("notes")
+    assert _compile() == 2
+    assert capsys.readouterr().err.startswith("sparsefx compile: BundleError: model.sfx exists and is no bundle")
+    assert (workplace / "model.sfx").read_text() == "notes"
+
+
+def test_sizes_that_no_bundle_has_are_refused(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _compile("--quiet", "--no-verify", "--representation", "dense") == 0
+    for sizes, message in {
+        "bach=8": "there is no dynamic size bach (did you mean batch?); dynamic sizes are batch",
+        "batch=0": "the size batch must be at least 1, found 0",
+    }.items():
+        assert main(["bench", "model.sfx", "--seconds", "0", "--no-memory", "--sizes", sizes]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert _compile("--quiet", "--static-batch", "--no-verify", "--representation", "dense") == 0
+    assert main(["bench", "model.sfx", "--seconds", "0", "--no-memory", "--sizes", "batch=1"]) == 2
+    assert "all sizes are fixed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two"])
+def test_threads_are_counted_from_one(capsys: pytest.CaptureFixture[str], threads: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "model.sfx", f"--threads={threads}"])
+    assert stop.value.code == 2
+    assert f"--threads: must be a number from 1 up, found '{threads}'" in capsys.readouterr().err
 
 
 def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,10 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ("1 of another shape: 0.weight ([16, 9], the model has [16, 8])", "the sizes that it was trained with"),
     ),
     "no weights": ([*COMPILE, "--weights", "none.pth"], ("no weights file none.pth",)),
-    "weights for masks": ([*COMPILE, "--masks", "weights.safetensors"], ("no mask file", "MaskSet.from_zeros")),
+    "weights for masks": (
+        [*COMPILE, "--masks", "weights.safetensors"],
+        ("no mask file", "On the command line: --weights without --masks (MaskSet.from_zeros)"),
+    ),
     "data-dependent control flow": (
         ["compile", "factory:Branching", *COMPILE[2:]],
         ("Branching could not be captured", "if x.sum() > 0", "torch.where"),
@@ -195,7 +198,10 @@ WRONG_USAGE: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["compile", "factory:mlp"],
         ("required: --input, -o/--output", "sparsefx compile --help"),
     ),
-    "a number that is none": (["bench", "x.sfx", "--threads", "two"], ("--threads", "invalid int value: 'two'")),
+    "a number that is none": (
+        ["bench", "x.sfx", "--threads", "two"],
+        ("--threads", "must be a number from 1 up, found 'two'"),
+    ),
     "a choice that is none": (["quickstart", "--method", "rigl"], ("invalid choice: 'rigl'", "srigl")),
 }
 
@@ -244,6 +250,7 @@ def test_a_bug_of_ours_says_how_to_report_it(
         (MemoryError(), "out of memory; close other programs"),
         (OSError(28, "No space left on device", "x.tmp"), "no disk space for x.tmp (No space left on device)"),
         (PermissionError(13, "Permission denied", "x.sfx"), "Permission denied: x.sfx"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "this needs torch, which is not installed: pip"),
     ],
 )
 def test_what_the_machine_lacks_is_no_bug(

@@ -41,10 +41,11 @@ def test_tables_are_merged_compared_and_drawn(workplace: Path, capsys: pytest.Ca
     table((48, 64), (16, 32, 64)).save("b.latency")
     table(pace=2.0).save("slow.latency")
     assert main(["table", "a.latency", "b.latency", "--merge", "all.latency"]) == 0
-    assert "12 networks" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "12 networks" in out and out.endswith("Wrote all.latency\n")
     assert main(["table", "all.latency", "--plot", "conv", "-o", "conv.png"]) == 0
     assert (workplace / "conv.png").stat().st_size > 1000
-    capsys.readouterr()
+    assert capsys.readouterr().out.endswith("Wrote conv.png\n")
     assert main(["table", "all.latency", "slow.latency", "--diff"]) == 0
     assert "2.00x  blocked.Conv" in capsys.readouterr().out
 

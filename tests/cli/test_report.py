@@ -106,7 +106,9 @@ def example() -> tuple[object, ...]:
         (["model.sfx", "-o", "x.html", "--training", "broken"], "history.json cannot be read"),
         (["model.sfx", "-o", "x.html", "--latency-table", "nothing.latency"], "nothing.latency"),
         (["model.sfx", "-o", "x.html", "--dense", "nothing.sfx"], "is no bundle"),
+        (["model.sfx", "-o", "x.html", "--dense", "model.sfx", "--sizes", "bach=4"], "there is no dynamic size bach"),
         (["model.sfx", "-o", "run"], "run"),
+        (["model.sfx", "-o", "x.html", "--card", "MINE.md"], "MINE.md exists and is no model card of sparsefx"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -115,10 +117,11 @@ def test_what_is_wrong_is_said(
     for name, content in (("odd", '[{"step": 1}]'), ("broken", "[")):
         (workplace / name).mkdir(exist_ok=True)
         (workplace / name / "history.json").write_text(content)
+    (workplace / "MINE.md").write_text("# Notes")
     assert main(["report", *arguments, "--quiet"]) == USER
     out, err = capsys.readouterr()
     assert text in err and "Traceback" not in err and out == ""
-    assert not (workplace / "x.html").exists()
+    assert not (workplace / "x.html").exists() and (workplace / "MINE.md").read_text() == "# Notes"
 
 
 @pytest.mark.parametrize(

@@ -152,10 +152,12 @@ def test_what_makes_no_sense_is_refused(
 
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["train", "-o", str(tmp_path / "run"), "--epochs", "1", "--method", "Random", "--threads", "1", "--quiet"]
+    flags += ["--sparsity", "0.8"]
     assert main(flags) == 0
     before = (tmp_path / "run" / "masks.safetensors").read_bytes()
     assert main(flags) == 2
     assert "holds a training already; resume it (--resume), or choose another folder" in capsys.readouterr().err
+    assert main([*flags, "--resume"]) == 0, "the flags of the first time may be given again"
     assert main([*flags, "--resume", "--seed", "3"]) == 2
     assert "has seed 0, asked is 3" in capsys.readouterr().err
     assert main([*flags, "--resume", "--sparsity", "0.5"]) == 2

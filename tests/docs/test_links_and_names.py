@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import sparsefx
+from sparsefx.cli.commands import COMMANDS
 from tests.docs.pages import PAGES, ROOT, name_of
 
 _LINK = re.compile(r"\]\((?!\w+:)([^)#]+)(?:#[\w-]*)?\)")
@@ -39,6 +40,15 @@ def _resolve(name: str) -> Any:
 @pytest.mark.parametrize("name", _TARGETS)
 def test_what_the_reference_names_has_a_docstring(name: str) -> None:
     assert (_resolve(name).__doc__ or "").strip()
+
+
+def test_every_command_and_error_is_in_the_guide() -> None:
+    guide = ROOT / "docs" / "guide"
+    rows = (guide / "command-line.md").read_text()
+    assert [name for name in COMMANDS if f"`{name}`" not in rows] == []
+    errors = [name for name in sparsefx.__all__ if name.endswith("Error") and name != "SparsefxError"]
+    rows = (guide / "errors.md").read_text()
+    assert errors and [name for name in errors if f"| `{name}` |" not in rows] == []
 
 
 def test_public_names_are_in_the_reference() -> None:

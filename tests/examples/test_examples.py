@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sparsefx
 from sparsefx.training import MaskSet
@@ -33,7 +34,9 @@ def output(
     """What an example prints, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [request.param, *SHORT[request.param]])
+    threads = torch.get_num_threads()
     runpy.run_path(str(EXAMPLES / f"{request.param}.py"), run_name="__main__")
+    torch.set_num_threads(threads)
     return capsys.readouterr().out
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -117,7 +118,10 @@ def _torchvision_models() -> Any:
     try:
         return importlib.import_module("torchvision.models")
     except (ImportError, RuntimeError) as error:
-        raise SparsefxError(f"this network comes with torchvision, which cannot be imported: {error}") from error
+        raise SparsefxError(
+            f"this network comes with torchvision, which cannot be imported: {error}; install the torchvision that "
+            f"belongs to torch {torch.__version__}, from the same index"
+        ) from error
 
 
 NETS: dict[str, Callable[[int, int], nn.Module]] = {

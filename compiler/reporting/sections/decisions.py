@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...report_text import threads_text
 from ..bars import pair_bar
 from ..data import PageData
 from ..markup import Html, element
@@ -72,10 +73,9 @@ def _choice(choice: Mapping[str, Any] | None) -> list[Html]:
     ]
     if choice["dense_ms"] is not None:
         dense, chosen = choice["dense_ms"], choice["chosen_ms"]
-        threads = "all threads" if choice["threads"] is None else many(choice["threads"], "thread")
         content.insert(0, paragraph(
             f"The engine as a whole takes {milliseconds(chosen)}, with all layers dense {milliseconds(dense)} "
-            f"({dense / chosen:.2f} times as fast): {threads}, {choice['processor']}."
+            f"({dense / chosen:.2f} times as fast): {threads_text(choice['threads'])}, {choice['processor']}."
         ))  # fmt: skip
     return content + [element("ul", *(element("li", note) for note in choice["notes"]))] * bool(choice["notes"])
 

@@ -198,6 +198,15 @@ def test_every_network_takes_small_images(name: str) -> None:
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
+def test_a_torchvision_that_cannot_be_imported_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(SparsefxError, match=r"nms does not exist; install the torchvision that belongs to torch 2\."):
+        build_net("resnet18", (3, 32, 32), 7)
+
+
 def test_networks_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mynets.py").write_text(
         "from torch import nn\ndef make(n): return nn.Linear(3, n)\ndef no(n): return n\n"

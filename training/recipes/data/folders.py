@@ -73,7 +73,8 @@ def load_folders(folder: Path, size: int = 224, workers: int = 4) -> FolderTask:
         from torchvision import datasets, transforms
     except (ImportError, RuntimeError) as error:
         raise SparsefxError(
-            f"folders of images are read with torchvision, which cannot be imported: {error}"
+            f"folders of images are read with torchvision, which cannot be imported: {error}; install the torchvision "
+            f"that belongs to torch {torch.__version__}, from the same index"
         ) from error
     for part in ("train", "val"):
         if not (folder / part).is_dir():
