@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...passes.errors import BundleError
+from ...runtime.inputs import check_sizes, dynamic_sizes
 from ...runtime.serving.config import Served, batch_size_name, config_text, model_config
 from ...runtime.serving.options import ServingOptions
 from .model_files import KernelOptions, write_onnx, write_plans
@@ -54,11 +55,12 @@ def serve_export(
     `use_kernels` the layers run as dense ones.
 
     Raises BundleError where a bundle is damaged, a name taken, or the folder no repository; TargetError where the
-    server cannot run a bundle, carry a tensor or take such batches, or kernels cannot be had. Then nothing is changed.
+    server cannot run a bundle, carry a tensor or take such batches or sizes, or kernels cannot be had. Then nothing is changed.
     """
     options = options or ServingOptions()
     folder = Path(repository)
     sources = read_sources(bundles)
+    check_sizes(options.sizes, (size for found in sources.values() for size in dynamic_sizes(found[0].signature)))
     choice = KernelOptions(use_kernels, None if kernels is None else Path(kernels), trust_kernels)
     at = mounted_at if mounted_at is not None else os.path.abspath(folder)
     with staging(folder) as models:

@@ -9,7 +9,7 @@ from sparsefx.cli.exit_codes import OK
 from sparsefx.cli.flags import model_flags, threads_flag
 from sparsefx.cli.output import to_json
 from sparsefx.cli.progress import stages
-from sparsefx.passes.errors import EvaluationError
+from sparsefx.passes.errors import EvaluationError, TargetError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -59,7 +59,13 @@ def run(arguments: Namespace) -> int:
     from sparsefx.cli.summary import print_summary, saved_as
     from sparsefx.compiler.bundle import check_place
     from sparsefx.compiler.compile import compile
+    from sparsefx.runtime.targets import TORCH
 
+    if arguments.target == TORCH.name:
+        raise TargetError(
+            f"target {TORCH.name} stops at the graph, and there is no file of it; in Python, "
+            'sparsefx.compile(..., target="torch").graph_module is it'
+        )
     check_place(Path(arguments.output))
     with stages(arguments.quiet) as announce:
         announce("load")

@@ -139,6 +139,10 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
         [*COMPILE[:-1], "notes"],
         ("notes exists and is no bundle", "choose another path"),
     ),
+    "a target without a file": (
+        ["compile", "factory:model", "--input", "1x3x8x8", "--target", "torch", "-o", "x.sfx"],
+        ("target torch stops at the graph", "graph_module"),
+    ),
     "a bundle below a file": (
         [*COMPILE[:-1], "factory.py/model.sfx"],
         ("cannot write factory.py/model.sfx", "a part of this path is a file"),

@@ -395,5 +395,7 @@ def test_from_the_command_line(bundles: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([*command, "--name", "net", "--json", "--threads", "2", "--instances", "2"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["name"], found["max_batch_size"]) == ("net", 8)
+    assert main([*command, "--sizes", "hight=64"]) == 2
+    assert "there is no dynamic size hight; dynamic sizes are batch" in capsys.readouterr().err
     assert main([*command, "--preferred-batch-sizes", "four"]) == 2
     assert "--preferred-batch-sizes takes numbers as 4,8; found 'four'" in capsys.readouterr().err
