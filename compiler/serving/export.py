@@ -55,7 +55,8 @@ def serve_export(
     `use_kernels` the layers run as dense ones.
 
     Raises BundleError where a bundle is damaged, a name taken, or the folder no repository; TargetError where the
-    server cannot run a bundle, carry a tensor or take such batches or sizes, or kernels cannot be had. Then nothing is changed.
+    server cannot run a bundle, carry a tensor or take such batches or sizes, or kernels cannot be had. Then nothing is
+    changed.
     """
     options = options or ServingOptions()
     folder = Path(repository)
