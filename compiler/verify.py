@@ -125,7 +125,7 @@ def _check(name: str, exact: list[Tensor], eager: list[Tensor], found: list[Tens
     for want, have in zip(exact, found, strict=True):
         if want.shape != have.shape:
             raise VerificationError(
-                f"output {name} has shape {list(have.shape)}, the masked model gives {list(want.shape)}"
+                f"output {name!r} has shape {list(have.shape)}, the masked model gives {list(want.shape)}"
             )
     scale, varies = _scale(exact[:SAME_SHAPE])
     errors = [_errors(w, h, scale) for w, h in zip(exact, found, strict=True)]
@@ -169,7 +169,7 @@ def _require_numbers(names: Sequence[str], exact: list[list[Tensor]]) -> None:
         entries = [outputs[i] for outputs in exact if outputs[i].is_floating_point() and outputs[i].numel()]
         if entries and not any(bool(entry.isfinite().any()) for entry in entries):
             raise VerificationError(
-                f"output {name} of the masked model has no finite entry on any of {len(entries)} batches (NaN or "
+                f"output {name!r} of the masked model has no finite entry on any of {len(entries)} batches (NaN or "
                 "infinite), so nothing can be compared; look for weights that are too large, or give verify_inputs of "
                 "your own data"
             )
@@ -182,7 +182,7 @@ def _require_steady_reference(names: Sequence[str], exact: list[list[Tensor]], e
         error = max(_errors(w[i], h[i], scale)[0] for w, h in zip(exact, eager, strict=True))
         if error > _STEADY:
             raise VerificationError(
-                f"output {name} of the masked model itself differs by {error:.1e} standard deviations between its own "
-                "precision and float64: it is random, numerically unstable, or was not captured as it runs; "
+                f"output {name!r} of the masked model itself differs by {error:.1e} standard deviations between its "
+                "own precision and float64: it is random, numerically unstable, or was not captured as it runs; "
                 "make it deterministic, or pass verify=False and check the engine on your own data"
             )

@@ -104,7 +104,7 @@ def _effect_of_rounding(build: Build, reference: MaskedModel, names: Sequence[st
     lost = [check.name for check in effect.outputs if not math.isfinite(check.max_error)]
     if lost:
         raise VerificationError(
-            f"output {lost[0]} is infinite or not a number in {precision}: values inside are too large for it; "
+            f"output {lost[0]!r} is infinite or not a number in {precision}: values inside are too large for it; "
             f"compile with precision {'bf16 or ' if precision == 'fp16' else ''}fp32"
         )
     return (
@@ -132,7 +132,7 @@ def _inside(build: Build) -> InsideEngine | None:
 def _complaint(verification: Verification, place: str) -> str:
     worst = verification.worst
     return (
-        f"output {worst.name} deviates from the masked model by {worst.max_error:.2e} standard deviations "
+        f"output {worst.name!r} deviates from the masked model by {worst.max_error:.2e} standard deviations "
         f"(bound {worst.bound:.2e}, mean {worst.mean_error:.2e}); first deviation: {place}. "
         "Nothing was written; if the tolerance is right, please report this with the model and the masks"
     )

@@ -39,7 +39,7 @@ def compare_with_file(
     if not found.passed:
         worst = found.worst
         raise CaptureError(
-            f"{path} in ONNX Runtime is not what was read from it: output {worst.name} differs by "
+            f"{path} in ONNX Runtime is not what was read from it: output {worst.name!r} differs by "
             f"{worst.max_error:.2e} standard deviations (bound {worst.bound:.2e}). An operator was misread; please "
             "report this with the file, and compile the PyTorch model that it was exported from instead"
         )

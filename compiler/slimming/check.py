@@ -36,9 +36,9 @@ def check_outputs(
     if not verification.passed:
         worst = verification.worst
         raise VerificationError(
-            f"output {worst.name} of the slim module deviates from the masked model by {worst.max_error:.2e} standard "
-            f"deviations (bound {worst.bound:.2e}, mean {worst.mean_error:.2e}); if the tolerance is right, please "
-            "report this with the model and the masks"
+            f"output {worst.name!r} of the slim module deviates from the masked model by {worst.max_error:.2e} "
+            f"standard deviations (bound {worst.bound:.2e}, mean {worst.mean_error:.2e}); if the tolerance is right, "
+            "please report this with the model and the masks"
         )
 
 

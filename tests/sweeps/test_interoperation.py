@@ -13,7 +13,7 @@ from tests.zoo.foreign_case import run_case
 
 GRAPH_TOLERANCE = 1e-9
 _FLOAT32 = {"transformers: DebertaV2": 1e-6}  # its scale is a constant of float32, folded as such
-_REFUSED = {"transformers: Helium": "output logits deviates"}  # its engine rounds more than the model does
+_REFUSED = {"timm: starnet_s1": "differs by .* between its own precision"}  # products of products: it is unsteady
 
 
 @pytest.mark.long

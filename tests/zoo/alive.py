@@ -32,10 +32,10 @@ def images(batch: int, size: int, generator: torch.Generator) -> Tensor:
 
 
 def revive_zero_layers(model: nn.Module) -> None:
-    """Layers that a builder leaves at zero (the heads of vision transformers) get random weights."""
+    """Layers that a builder leaves at zero, or next to it (the heads of vision transformers), get random weights."""
     with torch.no_grad():
         for weight in weights_of_layers(model).values():
-            if not weight.any():
+            if float(weight.abs().max()) < _NOTHING:
                 nn.init.trunc_normal_(weight, std=0.02)
 
 

@@ -110,5 +110,5 @@ def test_a_deviation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "add_bias", lambda *args, **kwargs: original(args[0], args[1], args[2] * 1.01, **kwargs))
     monkeypatch.setattr("sparsefx.compiler.slimming.settle.first_difference", lambda meant, found: None)
     model.second = nn.Conv2d(12, 6, 1, bias=False).double()
-    with pytest.raises(sparsefx.VerificationError, match=r"output output of the slim module deviates .* standard"):
+    with pytest.raises(sparsefx.VerificationError, match=r"output 'output' of the slim module deviates .* standard"):
         sparsefx.slim(model, make_inputs(2))
