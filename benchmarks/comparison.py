@@ -28,10 +28,11 @@ from sparsefx.runtime.latency.measure import measure
 
 _ROOT = Path(__file__).parents[1]
 _PROGRAMS = _ROOT / "examples" / "comparison"
-_RESULTS = {
-    "torch": ("with_torch.py", "torch.onnx"),
-    "torch-pruning": ("with_torch_pruning.py", "torch_pruning.onnx"),
-    "sparsefx": ("with_sparsefx.py", "sparsefx.sfx/model.onnx"),
+_RESULTS = {  # a way to do it: the package, the program and the file that it writes
+    "torch": ("torch", "with_torch.py", "torch.onnx"),
+    "torch-pruning": ("torch-pruning", "with_torch_pruning.py", "torch_pruning.onnx"),
+    "sparsefx": ("sparsefx", "with_sparsefx.py", "sparsefx.sfx/model.onnx"),
+    "sparsefx, measured widths": ("sparsefx", "with_sparsefx_widths.py", "widths.sfx/model.onnx"),
 }
 _SECONDS = 10.0
 
@@ -72,9 +73,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         sessions = {}
-        for name, (program, file) in _RESULTS.items():
+        for name, (package, program, file) in _RESULTS.items():
             problem = run_program(_PROGRAMS / program, Path(folder))
-            row: dict[str, Any] = {"library": name, "version": version(name), "lines": lines_of(_PROGRAMS / program)}
+            row: dict[str, Any] = {"library": name, "version": version(package), "lines": lines_of(_PROGRAMS / program)}
             if not problem:
                 sessions[name] = session(Path(folder, file))
                 (found,) = sessions[name].run(None, {sessions[name].get_inputs()[0].name: images.numpy()})

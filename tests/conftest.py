@@ -12,7 +12,7 @@ __all__ = ["pytest_terminal_summary"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--nets", type=int, default=150, help="random nets; a tenth of them through ONNX Runtime too")
+    parser.addoption("--nets", type=int, default=100, help="random nets; a tenth of them through ONNX Runtime too")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -92,7 +92,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], dict[str, Any]], tuple[str, 
         (
             "of the sparse ones 2 condensed",
             "1.000 ms, without 2.000 ms (2.00x)",
-            "note        output 'output' hardly depends",
+            "output 'output' hardly depends",
             "why",
         ),
     ),

@@ -17,7 +17,12 @@ from tests.docs.given import GIVEN
 from tests.docs.pages import PAGES, Block, blocks_of, name_of
 from tests.docs.shell import Shell
 
+_SLOW = ("profile", "report", "transformers")  # a table that is measured, an engine that is timed, large libraries
 _LANGUAGES = {"python", "bash", "text", "json", "toml", "bibtex"}
+
+
+def _with_mark(page: Path) -> Any:
+    return pytest.param(page, marks=[pytest.mark.ci] if page.stem in _SLOW else [])
 
 
 @pytest.fixture
@@ -31,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own, in torch.compile
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=name_of)
+@pytest.mark.parametrize("page", [_with_mark(page) for page in PAGES if blocks_of(page)], ids=name_of)
 def test_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
     GIVEN.get(name_of(page), lambda monkeypatch: None)(monkeypatch)
     module = ModuleType(f"page_{page.stem}")

@@ -52,6 +52,7 @@ def test_srigl_online(output: str) -> None:
     assert Path("online/models/sparse/config.pbtxt").is_file()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("output", ["chase_resnet"], indirect=True)
 def test_chase_resnet(output: str) -> None:
     assert "verified on test images: passed" in output

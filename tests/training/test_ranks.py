@@ -129,6 +129,7 @@ def test_masks_agree_where_weights_do_not(case: Case, without_ddp: dict[str, Any
     assert not any(record["weights_agreed"])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("case", BY_GRADIENT, ids=lambda case: case.name)
 def test_growth_goes_by_the_mean_gradient_without_ddp(case: Case, without_ddp: dict[str, Any]) -> None:
     alone, record = train_still(case, ALONE), without_ddp[case.name]["still"]
@@ -137,6 +138,7 @@ def test_growth_goes_by_the_mean_gradient_without_ddp(case: Case, without_ddp: d
         assert torch.equal(one, two), f"after step {step}"
 
 
+@pytest.mark.ci
 def test_a_rank_without_gradient_counts_as_zeros(without_ddp: dict[str, Any]) -> None:
     for rank in (0, 1):
         helpers = without_ddp[f"helpers of rank {rank}"]
@@ -144,6 +146,7 @@ def test_a_rank_without_gradient_counts_as_zeros(without_ddp: dict[str, Any]) ->
         assert helpers["nowhere"] is None
 
 
+@pytest.mark.ci
 def test_what_is_sent_does_not_depend_on_the_order_in_memory(without_ddp: dict[str, Any]) -> None:
     first = torch.arange(24.0).reshape(1, 2, 3, 4)
     for rank in (0, 1):

@@ -113,6 +113,7 @@ def compiler_problem() -> str:
     return ""
 
 
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_models_compiled_by_default_train() -> None:

@@ -78,6 +78,7 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, method: str | 
         assert same(resumed, whole)
 
 
+@pytest.mark.ci
 def test_bfloat16(tmp_path: Path) -> None:
     config = replace(SMALL, precision="bfloat16", method="RigL")
     whole = run(config, task=few(), threads=1)
