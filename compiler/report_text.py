@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .reporting.numbers import many
+
 _HEADER = ("layer", "operator", "weight before", "weight after", "MACs before", "MACs after", "useless but kept")
 
 
@@ -205,7 +207,7 @@ def evaluation_lines(evaluation: Mapping[str, Any] | None) -> list[str]:
 
 def threads_text(threads: int | None) -> str:
     """As a setting has it: None is all that are available."""
-    return "all threads" if threads is None else f"{threads} thread{'s' * (threads != 1)}"
+    return "all threads" if threads is None else many(threads, "thread")
 
 
 def shape_text(shape: Sequence[int]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from .base import GraphPass
@@ -59,7 +60,8 @@ def _is_foldable(node: Node, mutated: set[str]) -> bool:
         return False
     if torch.Tag.nondeterministic_seeded in getattr(source.target, "tags", ()) or not node.users:
         return False
-    if source is not node and source.target._schema.is_mutable:  # type: ignore[union-attr]
+    schema = getattr(source.target, "_schema", None)
+    if schema is not None and schema.is_mutable:
         return False
     operands = node_operands((source.args, source.kwargs))
     name = operator_name(source)
@@ -75,8 +77,8 @@ def _is_foldable(node: Node, mutated: set[str]) -> bool:
 
 def _source(node: Node) -> Node:
     """The operator that computes the node: one of several results is taken out of them by an index."""
-    taken = node.target is operator.getitem and isinstance(node.args[0], Node)
-    return node.args[0] if taken and hasattr(node.args[0].target, "_schema") else node  # type: ignore[union-attr, return-value]
+    several = node.args[0] if node.target is operator.getitem else None
+    return several if isinstance(several, Node) and isinstance(several.target, OpOverload) else node
 
 
 def _fold(graph_module: GraphModule, node: Node) -> None:

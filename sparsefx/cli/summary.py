@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsefx.cli.output import console, print_tidily
-from sparsefx.compiler.report_text import count_text, evaluation_lines, latency_lines
+from sparsefx.compiler.report_text import count_text, evaluation_lines, latency_lines, threads_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,7 +103,7 @@ def _engine(report: Mapping[str, Any], settings: BuildSettings) -> Iterator[str]
     threads = report["engine"].get("threads")
     states = report["states"]
     done = [name for name, state in states.items() if state["done"]]
-    yield f"{settings.target}, {settings.precision}" + (f", {threads} thread{'s' * (threads > 1)}" if threads else "")
+    yield f"{settings.target}, {settings.precision}" + (f", {threads_text(threads)}" if threads else "")
     yield f"{', '.join(done) or 'nothing was done with it'} here"
     reasons: dict[str, list[str]] = {}
     for name, state in states.items():
