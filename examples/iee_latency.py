@@ -86,8 +86,7 @@ def main() -> None:
     )
     for name, times in found.items():
         print(f"{name}: {1e3 * times.median:.2f} ms, {times.ratio_to(found['dense']):.2f} of dense")
-    # Kinds of operators that the table lacks are measured now; widths beyond it are extrapolated, with a warning.
-    foretold = table.predict(compiled.graph_module, missing="measure", outside="warn")
+    foretold = table.predict(compiled.graph_module, missing="measure")  # what the table lacks is measured now
     print(f"by the table: {foretold:.2f} ms")
     print(f"accuracy of the engine: {accuracy(engines['within budget'], task):.2%}")
 

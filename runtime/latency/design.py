@@ -46,9 +46,12 @@ def design(groups: Sequence[WidthGroup], levels: Sequence[float] | Levels = LEVE
 
 
 def first_round(groups: Sequence[WidthGroup]) -> list[Widths]:
-    """Networks in blocks everywhere, and networks with widths in blocks and beside them, in turn."""
+    """The full and the narrowest network, between which a table cut short can tell; then networks in blocks everywhere
+    and networks with widths in blocks and beside them, in turn."""
     beside, blocks = design(groups, LEVELS), design(groups, BLOCKS)
-    return _unique([run for pair in zip_longest(beside[::2], beside[1::2], blocks) for run in pair if run is not None])
+    narrowest = {g.name: _width(g.full, BLOCKS, BLOCKS.index(min(BLOCKS))) for g in groups}
+    turns = [run for turn in zip_longest(beside[::2], beside[1::2], blocks) for run in turn if run is not None]
+    return _unique([turns[0], narrowest, *turns])
 
 
 def _unique(runs: Sequence[Widths]) -> list[Widths]:

@@ -7,7 +7,8 @@ the engine stored for those that the layer has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...passes.errors import TableError
+from .record import Record
 from .surface import Floats, Surface
 
 Pair = tuple[int, int]
@@ -106,6 +108,22 @@ class LayerCost:
         for axis in (0, 1):
             grid = np.flip(np.minimum.accumulate(np.flip(grid, axis), axis=axis), axis)
         return (axes[0], axes[1]), grid
+
+
+def layer_costs(records: Iterable[Record], surfaces: Mapping[str, Surface]) -> dict[str, LayerCost]:
+    """Every profiled layer by name; of several models with the model in front."""
+    seen: dict[str, dict[str, set[tuple[Pair, Pair]]]] = defaultdict(lambda: defaultdict(set))
+    profiled = [record for record in records if record.widths is not None]
+    several = len({record.model for record in profiled}) > 1
+    for record in profiled:
+        for node in (timed.node for timed in record.nodes):
+            if node.layer is not None and node.channels is not None:
+                name = f"{record.model}: {node.layer}" if several else node.layer
+                seen[name][node.key].add((node.channels, node.width))
+    return {
+        layer: LayerCost(layer, {key: (surfaces[key], sorted(pairs)) for key, pairs in kinds.items()})
+        for layer, kinds in seen.items()
+    }
 
 
 def _most_frequent(keys: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.fx import GraphModule
 from ...passes.describe import describe
 from ...passes.errors import TableError
 from . import table_file
-from .grid import LayerCost
+from .grid import LayerCost, layer_costs
 from .node import EngineNode
 from .pace import paces_of, surfaces_of
 from .record import Record, Setting
@@ -106,7 +105,7 @@ class LatencyTable:
         if surface is None:
             raise TableError(
                 f"{node.layer or node.name} is not in the latency table: no measurement of {node.key!r}; profile the "
-                "model it is from, or measure it with missing='measure'"
+                'model it is from, or measure it with missing="measure"'
             )
         points = np.array([node.width], np.float64)
         if not surface.covers(points)[0]:
@@ -116,7 +115,10 @@ class LatencyTable:
                 f"{low[1]:g} to {high[1]:g}"
             )
             if outside == REFUSE:
-                raise TableError(f'{text}; profile with a wider grid, or allow it with outside="warn"')
+                raise TableError(
+                    f'{text}; profile with a wider grid, measure it with missing="measure", or allow it with '
+                    'outside="warn"'
+                )
             warnings.warn(f"{text}; the figure is extrapolated", stacklevel=3)
         return float(surface(points)[0])
 
@@ -149,8 +151,8 @@ class LatencyTable:
         """Milliseconds of a compiled model's graph at the table's batch.
 
         The engine is built, and run once to learn its operators; times are the table's. An operator that is not in
-        the table is a TableError, or with missing="measure" the engine is measured and joins the table. Sizes
-        outside what was measured are a TableError, or with outside="warn" extrapolated.
+        the table, or has sizes outside what was measured, is a TableError; with missing="measure" the engine is then
+        measured and joins the table, with outside="warn" sizes are extrapolated.
         """
         from .context import lowered_nodes, measured_graph
 
@@ -158,7 +160,7 @@ class LatencyTable:
             raise TableError(f"missing must be 'refuse' or 'measure', found {missing!r}")
         self._check_here()
         nodes = lowered_nodes(graph_module, describe(graph_module), self.setting)
-        if missing == "measure" and any(node.key not in self.surfaces for node in nodes):
+        if missing == "measure" and not all(self._has(node, outside) for node in nodes):
             record = measured_graph(graph_module, describe(graph_module), self.setting)
             self._add(record)
         return self.total(nodes, outside=outside)
@@ -230,20 +232,12 @@ class LatencyTable:
 
     @cached_property
     def _layer_costs(self) -> dict[str, LayerCost]:
-        kinds: dict[str, dict[str, set[tuple[tuple[int, int], tuple[int, int]]]]] = defaultdict(
-            lambda: defaultdict(set)
-        )
-        profiled = [record for record in self.records if record.widths is not None]
-        several = len({record.model for record in profiled}) > 1
-        for record in profiled:
-            for node in (timed.node for timed in record.nodes):
-                if node.layer is not None and node.channels is not None:
-                    name = f"{record.model}: {node.layer}" if several else node.layer
-                    kinds[name][node.key].add((node.channels, node.width))
-        return {
-            layer: LayerCost(layer, {key: (self.surfaces[key], sorted(seen)) for key, seen in found.items()})
-            for layer, found in kinds.items()
-        }
+        return layer_costs(self.records, self.surfaces)
+
+    def _has(self, node: EngineNode, outside: str) -> bool:
+        """Whether an operator's time can be told without measuring."""
+        surface = self.surfaces.get(node.key)
+        return surface is not None and (outside != REFUSE or bool(surface.covers(np.array([node.width]))[0]))
 
     def _check_here(self) -> None:
         """Engines built here must choose the kernels that the table has."""

@@ -53,6 +53,11 @@ def test_a_first_round_has_networks_all_in_blocks() -> None:
     assert len({tuple(run.values()) for run in first}) == len(first)
 
 
+def test_the_narrowest_network_comes_second_so_that_few_networks_cover_all_between() -> None:
+    first = first_round(chain(256, 512, 128, 16))
+    assert first[1] == {"g0": 48, "g1": 96, "g2": 32, "g3": 4}
+
+
 def test_groups_can_have_levels_of_their_own() -> None:
     runs = design(chain(100, 1000), {"g0": (0.9, 0.5, 0.4), "g1": (0.8, 0.7, 0.6)})[1:]
     assert len(runs) == 9 and {run["g0"] for run in runs}.isdisjoint({run["g1"] for run in runs})

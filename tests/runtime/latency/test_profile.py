@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
+from torch.fx import GraphModule
 
 import sparsefx
 from sparsefx.passes.describe import describe
@@ -104,6 +106,21 @@ def test_what_is_missing_is_named_or_measured(small_table: LatencyTable) -> None
     assert table.predict(graph, missing="measure") > 0
     assert len(table.records) == before + 1
     assert table.predict(graph) > 0
+
+
+def test_sizes_outside_are_refused_or_measured() -> None:
+    def graph(width: int) -> GraphModule:
+        model = nn.Sequential(nn.Linear(16, width), nn.Tanh(), nn.Linear(width, 8))
+        return sparsefx.compile(model, (torch.randn(1, 16),), target="torch").graph_module
+
+    table = LatencyTable(HERE, [])
+    table.predict(graph(32), missing="measure")
+    with pytest.raises(TableError, match=r"has widths \(.*\), measured are .*; profile with a wider grid, measure it"):
+        table.predict(graph(64))
+    assert table.predict(graph(64), missing="measure") > 0
+    assert len(table.records) == 2
+    assert table.predict(graph(48), missing="measure") > 0
+    assert len(table.records) == 2, "what lies between is foretold"
 
 
 def test_an_engine_is_laid_beside_the_table(small_table: LatencyTable) -> None:
