@@ -12,18 +12,22 @@ from sparsefx.passes.errors import TableError
 if TYPE_CHECKING:
     from sparsefx.runtime.latency.table import LatencyTable
 
+_PICTURE = "staircase.png"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("tables", nargs="+", metavar="table", help="latency tables, as sparsefx profile writes them")
     parser.add_argument("--merge", metavar="TABLE", help="write all measurements of the tables to one file")
     parser.add_argument("--diff", action="store_true", help="compare two tables, by kind of operator")
     parser.add_argument("--plot", metavar="LAYER", help="draw a layer's staircase (matplotlib)")
-    parser.add_argument("-o", "--output", default="staircase.png", metavar="FILE", help="picture to draw (png, svg)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="picture that --plot draws, png or svg (staircase.png)")
 
 
 def run(arguments: Namespace) -> int:
     from sparsefx.runtime.latency.table import LatencyTable
 
+    if arguments.output is not None and arguments.plot is None:
+        raise TableError(f"-o {arguments.output} is the picture of --plot; say of which layer: --plot LAYER")
     tables = [LatencyTable.load(path) for path in arguments.tables]
     if arguments.diff:
         return _diff(arguments, tables)
@@ -35,8 +39,9 @@ def run(arguments: Namespace) -> int:
     if arguments.plot is not None:
         from sparsefx.runtime.latency.plots import plot_staircase
 
-        plot_staircase(table, arguments.plot, arguments.output)
-        written.append(arguments.output)
+        picture = arguments.output or _PICTURE
+        plot_staircase(table, arguments.plot, picture)
+        written.append(picture)
     show(arguments.json, summary(table), "\n".join([summary_text(table), *(f"Wrote {file}" for file in written)]))
     return OK
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,8 +52,8 @@ def run(arguments: Namespace) -> int:
         raise SparsefxError("say where weights, masks and checkpoints go: -o FOLDER")
     folder = Path(arguments.output)
     config = _resumed_config(folder, arguments) if arguments.resume else _config(arguments)
-    folder.mkdir(parents=True, exist_ok=True)
-    trained = _train(config, folder, arguments)
+    with _made(folder):
+        trained = _train(config, folder, arguments)
     masks = trained.masks
     written = _write(folder, trained, masks, plot=arguments.plot)
     result: dict[str, Any] = {"config": config.to_dict(), "epochs": [asdict(entry) for entry in trained.log]}
@@ -71,6 +73,19 @@ def run(arguments: Namespace) -> int:
         written.append("model.sfx")
     show(arguments.json, result, _text(folder, trained, written, result))
     return OK
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder is there; one made here goes again where an error left nothing in it."""
+    fresh = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def _config(arguments: Namespace) -> TrainConfig:

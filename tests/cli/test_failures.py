@@ -159,6 +159,7 @@ CASES: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "nothing to inspect": (["inspect", "none"], ("nothing at none", "a bundle or a file of masks")),
     "a table that is none": (["table", "factory.py"], ("line 1 is damaged", "profile again")),
     "a difference of one table": (["table", "elsewhere.latency", "--diff"], ("compares two tables, found 1",)),
+    "a picture of no layer": (["table", "elsewhere.latency", "-o", "x.png"], ("the picture of --plot", "--plot LAYER")),
     "a grid that cannot be read": (["profile", *MLP, "-o", "t", "--grid", "1;0.5"], ("found '1;0.5'", "1,0.75,0.5")),
     "training into nowhere": (["train"], ("-o FOLDER",)),
     "a method with a slip": (["train", "-o", "run", "--method", "SRigl"], ("unknown method 'SRigl'", "mean SRigL?")),
@@ -189,9 +190,7 @@ def test_a_mistake_fits_a_screen_and_leaves_nothing(
 
 
 def _files(folder: Path) -> list[str]:
-    return sorted(
-        str(p.relative_to(folder)) for p in folder.rglob("*") if p.name != "run" and "__pycache__" not in str(p)
-    )
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if "__pycache__" not in str(p))
 
 
 WRONG_USAGE: dict[str, tuple[list[str], tuple[str, ...]]] = {
