@@ -23,6 +23,7 @@ from ...passes.reference import example_inputs
 from ...passes.signature import Signature
 from .condensed import complete, translations
 from .empty_rows import zero_empty_rows
+from .exporter_functions import functions_listed_once
 from .near_identities import keep_near_identities
 
 MODEL_FILE = "model.onnx"
@@ -45,7 +46,7 @@ def lower_to_onnx(
     _refuse_complex(graph_module)
     program = flat_program(graph_module)
     try:
-        with _silence():
+        with _silence(), functions_listed_once():
             exported = torch.onnx.export(
                 program,
                 (),
