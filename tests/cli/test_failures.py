@@ -285,6 +285,7 @@ def test_every_command_has_the_common_flags(capsys: pytest.CaptureFixture[str]) 
             assert f"\n  {code:3d}  " in text
 
 
+@pytest.mark.ci
 def test_ctrl_c_in_a_compilation_leaves_nothing(workplace: Path, tmp_path: Path) -> None:
     (tmp_path / "factory.py").write_text(FACTORY)
     line = [sys.executable, "-m", "sparsefx", "compile", "factory:Slow", "--input", "1x8", "-o", "model.sfx"]
@@ -320,6 +321,7 @@ except SparsefxError as error:
 """
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of the process from Linux")
 def test_memory_that_is_at_its_end_is_named_with_the_stage() -> None:
     done = subprocess.run([sys.executable, "-c", HUNGRY], capture_output=True, text=True, check=False)

@@ -48,6 +48,7 @@ def test_killed_and_resumed_it_ends_in_the_same_masks(tmp_path: Path) -> None:
     assert (killed / "history.json").read_text() == (whole / "history.json").read_text()
 
 
+@pytest.mark.ci
 def test_on_to_the_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     flags = [

@@ -150,6 +150,7 @@ class Downsampled(nn.Module):
         return torch.relu(self.conv2(torch.relu(self.conv1(x))) + self.down(x))
 
 
+@pytest.mark.ci
 @needs_compiler
 def test_times_belong_to_their_layers_where_the_engine_has_another_order() -> None:
     torch.manual_seed(0)

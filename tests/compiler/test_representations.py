@@ -198,6 +198,7 @@ def test_other_types_and_unknown_representations() -> None:
         sparsefx.compile(mlp(), (X,), representation="sparse")
 
 
+@pytest.mark.ci
 def test_damaged_times_are_measured_again(tmp_path: Path) -> None:
     sparsefx.compile(mlp(), (X,), threads=1, verify=False)
     (file,) = tmp_path.glob("times-*.json")

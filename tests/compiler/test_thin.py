@@ -159,6 +159,7 @@ def test_movements_are_told_of_constants_and_shapes(monkeypatch: pytest.MonkeyPa
     assert asked == [Movement("gather", (2, 8, 8, 8), 1, 4), Movement("scatter", (2, 8, 8, 8), 1, 6, constants=True)]
 
 
+@pytest.mark.ci
 def test_linear_layers_by_real_figures(tmp_path: Path) -> None:
     """From profile to compile, with what this machine measures, whatever it is."""
 

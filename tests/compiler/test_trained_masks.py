@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import copy
 
-import pytest
 import torch
 
 from sparsefx.compiler.compile import compile
 from tests.training.helpers import EXAMPLE, Residual, batch, seeded, train
-from tests.training.methods import CASES, STEPS, Case
+from tests.training.methods import STEPS, Case, every_method
 
 TIGHT = 1e-9
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@every_method
 def test_trained_masks_compile_exactly(case: Case) -> None:
     model = seeded(Residual)
     sparsifier = case(model)

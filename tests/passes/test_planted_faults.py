@@ -184,6 +184,7 @@ def test_the_small_net_shows_the_fault(name: str, monkeypatch: Patch) -> None:
         assert_exact(slim(model, make_inputs), model, make_inputs)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", FAULTS)
 def test_random_nets_show_the_fault(name: str, monkeypatch: Patch) -> None:
     """The first net that fails with the fault is fine without it."""

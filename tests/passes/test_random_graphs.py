@@ -1,7 +1,7 @@
 """Random networks under random masks: the rewritten graph is the masked module's function, to 1e-9 in float64.
 
 Seeds are fixed, so a run is repeatable. More of them:
-`pytest tests/passes/test_random_graphs.py tests/compiler/test_random_engines.py --nets 5000`.
+`pytest -m "not long" tests/passes/test_random_graphs.py tests/compiler/test_random_engines.py --nets 5000`.
 A failure names its seed; `python -m tests.randomnets.shrink SEED` looks for a small net that fails the same way.
 """
 
@@ -17,7 +17,7 @@ from tests.randomnets.check import Outcome, check_any_size, check_net
 from tests.randomnets.draw import Draw
 from tests.randomnets.report import recorded
 
-CHUNK = 100  # nets per test: enough for the share of nets with removals to be steady
+CHUNK = 50  # nets per test: enough for the share of nets with removals to be steady
 LEAST_REMOVED = 0.6
 _ANY_SIZE = 20
 
@@ -26,7 +26,8 @@ Record = Callable[[str, object], None]
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "chunk" in metafunc.fixturenames:
-        metafunc.parametrize("chunk", range(-(-metafunc.config.getoption("--nets") // CHUNK)))
+        chunks = range(-(-metafunc.config.getoption("--nets") // CHUNK))
+        metafunc.parametrize("chunk", [pytest.param(c, marks=[pytest.mark.ci] if c else []) for c in chunks])
 
 
 def test_rewritten_nets_are_exact(chunk: int, record_property: Record) -> None:

@@ -61,7 +61,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.ci] if n == "regnet" else []) for n in NETWORKS])
 def test_networks(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)

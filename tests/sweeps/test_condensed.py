@@ -20,12 +20,12 @@ from tests.zoo.models import all_models, find_model
 pytestmark = needs_compiler
 
 _MASK = "unstructured 95%"
-_SAMPLE = ("resnet18", "squeezenet1_1")
+_SAMPLE = {"squeezenet1_1": [], "resnet18": [pytest.mark.ci]}
 
 
 def _cases() -> Iterator[Any]:
     for model in all_models():
-        yield pytest.param(model.name, marks=[] if model.name in _SAMPLE else [pytest.mark.long])
+        yield pytest.param(model.name, marks=_SAMPLE.get(model.name, [pytest.mark.long]))
 
 
 @pytest.mark.parametrize("name", list(_cases()))

@@ -1,7 +1,8 @@
 """The sweep's models as TensorRT-RTX engines for SM80, SM89 and SM120: they parse and build, slim and condensed.
 
-Ten by default, all with `pytest -m long tests/sweeps/test_tensorrt_builds.py` (an hour), which prints a row for every
-engine with `-s`; the benchmark `python -m benchmarks.tensorrt_builds` keeps them. No engine runs: that needs a GPU.
+One by default, nine with `-m ci`, the others with `pytest -m long tests/sweeps/test_tensorrt_builds.py` (an hour),
+which prints a row for every engine with `-s`; the benchmark `python -m benchmarks.tensorrt_builds` keeps them. No
+engine runs: that needs a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from tests.zoo.models import all_models, find_model
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
-_SAMPLE = (
+_SAMPLE = ("squeezenet1_1",)
+_SAMPLE_IN_CI = (
     "alexnet",
     "mnasnet0_5",
     "mnasnet0_75",
@@ -25,14 +27,17 @@ _SAMPLE = (
     "shufflenet_v2_x0_5",
     "shufflenet_v2_x1_0",
     "squeezenet1_0",
-    "squeezenet1_1",
     "unet",
 )
 
 
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    return [] if name in _SAMPLE else [pytest.mark.ci if name in _SAMPLE_IN_CI else pytest.mark.long]
+
+
 def _cases() -> Iterator[Any]:
     for model in all_models():
-        yield pytest.param(model.name, marks=[] if model.name in _SAMPLE else [pytest.mark.long])
+        yield pytest.param(model.name, marks=_marks(model.name))
 
 
 @pytest.mark.parametrize("name", list(_cases()))

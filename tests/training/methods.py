@@ -87,5 +87,12 @@ CASES = [
 BY_NAME = {case.name: case for case in CASES}
 SOME = [BY_NAME[name] for name in ("RigL", "SRigL", "GMP", "Chase", "IEE", "Campfire, combined", "SNIP", "SynFlow")]
 
-every_method = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+def _with_marks() -> list[Any]:
+    """All cases by name; a method's variants run in CI."""
+    first = {case.method: case for case in reversed(CASES)}
+    return [pytest.param(c, id=c.name, marks=[] if first[c.method] is c else [pytest.mark.ci]) for c in CASES]
+
+
+every_method = pytest.mark.parametrize("case", _with_marks())
 some_methods = pytest.mark.parametrize("case", SOME, ids=lambda case: case.name)

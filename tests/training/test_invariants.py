@@ -21,9 +21,8 @@ from sparsefx.training.flops import dense_hardware_flops, layer_macs
 from sparsefx.training.methods.campfire import CampfireSettings
 
 from .helpers import EXAMPLE, Plain, Residual, adam, assert_masked, backward, same, seeded, sgd, train
-from .methods import CASES, STEPS, Case
+from .methods import STEPS, Case, every_method
 
-every_method = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 MODELS = st.sampled_from([Plain, Residual])
 OPTIMIZERS = st.sampled_from([sgd, adam])
 

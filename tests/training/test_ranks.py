@@ -77,6 +77,7 @@ def without_ddp(folder: Path) -> dict[str, Any]:
     return {**second, **first}
 
 
+@pytest.mark.ci
 @every_case
 def test_masks_and_weights_agree_on_every_rank_after_every_step(case: Case, ddp: dict[str, Any]) -> None:
     for record, steps in ((ddp[case.name]["trained"], STEPS), (ddp[case.name]["resumed"], STEPS - SAVED_AT)):
@@ -85,6 +86,7 @@ def test_masks_and_weights_agree_on_every_rank_after_every_step(case: Case, ddp:
     assert ddp[case.name]["generators_agreed"], "a state saved on any rank is the same"
 
 
+@pytest.mark.ci
 @every_case
 def test_two_ranks_train_like_one_process_with_the_whole_batch(case: Case, ddp: dict[str, Any]) -> None:
     model = smooth()
@@ -95,6 +97,7 @@ def test_two_ranks_train_like_one_process_with_the_whole_batch(case: Case, ddp: 
     torch.testing.assert_close(alone.weights, trained["weights"])
 
 
+@pytest.mark.ci
 @every_case
 def test_two_ranks_resume_from_their_state(case: Case, ddp: dict[str, Any]) -> None:
     trained, resumed = ddp[case.name]["trained"], ddp[case.name]["resumed"]
@@ -103,6 +106,7 @@ def test_two_ranks_resume_from_their_state(case: Case, ddp: dict[str, Any]) -> N
     assert torch.equal(resumed["weights"], trained["weights"])
 
 
+@pytest.mark.ci
 @every_case
 def test_one_process_resumes_from_the_state_of_two_ranks(case: Case, ddp: dict[str, Any], folder: Path) -> None:
     model = smooth(seed=5)

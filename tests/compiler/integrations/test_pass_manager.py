@@ -29,7 +29,7 @@ def managed(passes: list[Any], constraints: list[Any] | None = None) -> PassMana
 _LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("mobilenet_v2", "densenet121", "vit_b_32")]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", *_LONG])
+@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.ci), "squeezenet1_1", *_LONG])
 def test_same_as_the_pipeline(name: str) -> None:
     model, size = masked(name)
     graph = capture(model, (images(2, size),))

@@ -36,10 +36,11 @@ def compiled(model: nn.Module, **settings: object) -> tuple[Callable[[Tensor], T
     return torch.compile(model, backend=made), made
 
 
+_IN_CI = [pytest.param(name, marks=pytest.mark.ci) for name in ("mobilenet_v2", "vit_b_32")]
 _LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("densenet121", "convnext_tiny", "swin_t")]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "vit_b_32", *_LONG])
+@pytest.mark.parametrize("name", ["resnet18", *_IN_CI, *_LONG])
 def test_exact_and_smaller(name: str) -> None:
     model, size = masked(name)
     run, made = compiled(model)

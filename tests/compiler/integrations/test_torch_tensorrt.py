@@ -64,7 +64,7 @@ def test_it_has_the_form_of_a_lowering_pass() -> None:
     assert list(inspect.signature(made).parameters) == ["graph_module", "settings"]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.ci), "squeezenet1_1"])
 def test_exact_on_core_operators(name: str) -> None:
     model, size = masked(name)
     graph = exported(model, size)

@@ -66,7 +66,9 @@ def export(model: nn.Module, x: Tensor, path: Path, *, dynamic: bool = True, **o
     return path
 
 
-@pytest.mark.parametrize(("make", "outputs"), [(resnet, ["logits"]), (encoder, ["logits", "tokens"])])
+@pytest.mark.parametrize(
+    ("make", "outputs"), [(resnet, ["logits"]), pytest.param(encoder, ["logits", "tokens"], marks=pytest.mark.ci)]
+)
 def test_a_file_is_compiled_as_the_model_is(
     make: Callable[[], tuple[nn.Module, Tensor]], outputs: list[str], tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_a_file_is_compiled_as_the_model_is(
         torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.ci
 def test_weights_keep_their_names_and_products_are_layers(tmp_path: Path) -> None:
     model, x = encoder()
     compiled = sparsefx.compile(str(export(model, x, tmp_path / "e.onnx")), (x,), target="torch")
@@ -94,6 +97,7 @@ def test_weights_keep_their_names_and_products_are_layers(tmp_path: Path) -> Non
     assert "head" in shapes
 
 
+@pytest.mark.ci
 def test_a_file_for_one_batch_size_keeps_it(tmp_path: Path) -> None:
     model, x = resnet()
     path = export(model, x, tmp_path / "fixed.onnx", dynamic=False)

@@ -194,6 +194,7 @@ sparsefx.profile(Residual(), (image(),), threads=1, grid=(1.0, 0.8, 0.6, 0.4, 0.
 """
 
 
+@pytest.mark.ci
 def test_a_kill_loses_one_measurement_at_most(tmp_path: Path) -> None:
     """kill -9 in the middle; the next run keeps all whole lines and measures the rest once."""
     path = tmp_path / "table"

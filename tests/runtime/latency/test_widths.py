@@ -96,6 +96,7 @@ def test_a_template_is_the_lowered_cut_graph(net: type[nn.Module], tmp_path: Pat
     assert len(output) == 3 and np.isfinite(output).all()
 
 
+@pytest.mark.ci
 def test_a_template_that_does_not_hold_lowers_every_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where probes cannot tell sizes apart nothing is guessed, and the result is still right."""
     from sparsefx.runtime.onnxruntime import template as module

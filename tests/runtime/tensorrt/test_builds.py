@@ -119,7 +119,7 @@ def test_nothing_is_condensed_that_was_not_measured() -> None:
     assert "MATRIX_MULTIPLY" in facts(model)["layer_kinds"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.ci)])
 def test_condensed_layers_build_from_their_bodies(precision: str) -> None:
     model = compiled(representation="condensed", precision=precision)  # verifies the bodies on the CPU
     choice = model.report.choice

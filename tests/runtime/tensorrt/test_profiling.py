@@ -200,7 +200,7 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return kept
 
 
-@pytest.mark.parametrize("target", ["tensorrt:sm89", "tensorrt-rtx:sm89"])
+@pytest.mark.parametrize("target", [pytest.param("tensorrt:sm89", marks=pytest.mark.ci), "tensorrt-rtx:sm89"])
 def test_a_table_foretells_what_the_layers_take(target: str, jobs: list[Job], tmp_path: Path) -> None:
     model = Residual().eval()
     table = sparsefx.profile(model, (image(),), target=target, grid=GRID, path=tmp_path / "table")
@@ -224,6 +224,7 @@ def test_a_table_foretells_what_the_layers_take(target: str, jobs: list[Job], tm
     assert all(job.detailed and not job.shapes and job.backend == target.partition(":")[0] for job in jobs)
 
 
+@pytest.mark.ci
 def test_fused_layers_count_for_their_main_operator(jobs: list[Job]) -> None:
     table = sparsefx.profile(Residual().eval(), (image(),), target="tensorrt:sm89", time_limit=0.0, grid=(1.0, 0.5))
     (record,) = table.records
@@ -244,6 +245,7 @@ def test_a_table_of_another_precision(jobs: list[Job]) -> None:
     assert {node.layer for node in (t.node for t in table.records[0].nodes)} >= {"stem", "first", "head"}
 
 
+@pytest.mark.ci
 def test_condensed_layers_join_a_table_and_are_foretold_by_it(jobs: list[Job]) -> None:
     """What a machine with the GPU measures is what one without it asks for."""
     target, model, x = "tensorrt-rtx:sm89", sparse_net(), image()

@@ -59,7 +59,7 @@ class StopHereError(Exception):
 
 
 @pytest.mark.parametrize("method", ["SRigL", "Chase", "IEE", "GraNet", None])
-@pytest.mark.parametrize("moment", [5, 12, 17])
+@pytest.mark.parametrize("moment", [pytest.param(5, marks=pytest.mark.ci), 12, pytest.param(17, marks=pytest.mark.ci)])
 def test_a_resumed_training_ends_in_the_same_bits(tmp_path: Path, method: str | None, moment: int) -> None:
     options = {"IEE": {"stages": (2, 2, 2)}, None: {}}.get(method, {"update_interval": 3})
     config = replace(SMALL, method=method, options=options)
