@@ -13,6 +13,8 @@ from sparsefx.compiler.report import Report
 from tests.training.test_chase_table_15 import KEPT
 from tests.zoo.alive import bring_to_life, images
 
+pytestmark = pytest.mark.ci
+
 FLOPS = 0.678
 _INPUT = {"layer1.0": 64, "layer1": 256, "layer2.0": 256, "layer2": 512, "layer3.0": 512, "layer3": 1024}
 _INPUT |= {"layer4.0": 1024, "layer4": 2048}
@@ -68,14 +70,12 @@ def test_filters_and_columns_leave_exactly_the_printed_dimensions() -> None:
     assert sum(w for blocks in KEPT.values() for widths in blocks for w in widths) == 4531  # of 7552: 40.0% are gone
 
 
-@pytest.mark.ci
 def test_flops_are_the_printed_share() -> None:
     model = masked_resnet50(columns=True).float()
     totals = sparsefx.compile(model, (torch.randn(1, 3, 224, 224),), target="torch", verify=False).report.totals
     assert f"{totals.macs_after / totals.macs_before:.3f}" == str(FLOPS)
 
 
-@pytest.mark.ci
 def test_filters_alone_cost_at_most_one_carrier_a_layer() -> None:
     """Only a padded consumer of a constant needs one: the 3x3 convolutions, which read a block's first convolution."""
     model = masked_resnet50(columns=False).double()

@@ -65,6 +65,7 @@ def test_llama_loses_gated_neurons_and_groups_of_heads() -> None:
     )
 
 
+@pytest.mark.ci
 def test_one_query_of_a_group_does_not_take_its_key_head_along() -> None:
     model = llama()
     zero_columns(model.model.layers[0].self_attn.o_proj, slice(0, HEAD))
@@ -72,6 +73,7 @@ def test_one_query_of_a_group_does_not_take_its_key_head_along() -> None:
     assert shapes_of(compiled.report.layers)["model.layers.0.self_attn.k_proj"] == (2 * HEAD, 32)
 
 
+@pytest.mark.ci
 def test_rotary_embeddings_tie_the_halves_of_a_head() -> None:
     """Channels i and i + d/2 are rotated into each other: both go, or none. Here attention is written out."""
     model = llama(transformers.Qwen2ForCausalLM, transformers.Qwen2Config, attn_implementation="eager")

@@ -17,7 +17,7 @@ from tests.docs.given import GIVEN
 from tests.docs.pages import PAGES, Block, blocks_of, name_of
 from tests.docs.shell import Shell
 
-_SLOW = ("profile", "report", "transformers")  # a table that is measured, an engine that is timed, large libraries
+_SLOW = ("budgets", "command-line", "condensed", "import", "profile", "report", "transformers")  # by what they build
 _LANGUAGES = {"python", "bash", "text", "json", "toml", "bibtex"}
 
 

@@ -17,7 +17,7 @@ from tests.randomnets.check import Outcome, check_any_size, check_net
 from tests.randomnets.draw import Draw
 from tests.randomnets.report import recorded
 
-CHUNK = 50  # nets per test: enough for the share of nets with removals to be steady
+CHUNK = 25  # nets per test: enough for the share of nets with removals to be steady
 LEAST_REMOVED = 0.6
 _ANY_SIZE = 20
 

@@ -105,6 +105,7 @@ def test_a_file_for_one_batch_size_keeps_it(tmp_path: Path) -> None:
     assert compiled.signature.inputs[0].shape[0] == 4
 
 
+@pytest.mark.ci
 def test_the_command_line_takes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from sparsefx.__main__ import main
 

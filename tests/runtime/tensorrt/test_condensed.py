@@ -26,6 +26,8 @@ from sparsefx.runtime.tensorrt.precision import convert_precision
 
 from .nets import pruned, sparse_net
 
+pytestmark = pytest.mark.ci
+
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU: it is measured on")
 
 

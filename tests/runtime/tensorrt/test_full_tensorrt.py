@@ -28,6 +28,8 @@ from sparsefx.runtime.tensorrt.job import Built, Job, Outcome, Plan
 from .nets import sparse_net
 from .test_session import fake_tensorrt, fake_torch
 
+pytestmark = pytest.mark.ci
+
 X = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
