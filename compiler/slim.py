@@ -78,7 +78,7 @@ def slim(
     )
     if verify:
         check_outputs(settled.module, masked.reference(full), masked.signature, samples, tolerance)
-    check_training(full, settled.module, samples[0])
+    check_training(full, settled.module, samples)
     small = settled.module if full is model else build(model, mask_set, settled.cuts)
     sizes = "the example's sizes" if fixed_sizes else "any size that was not fixed by the capture"
     attach(small, make_config(full, settled.module, settled.cuts, settled.fixed, sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -42,20 +43,35 @@ def check_outputs(
         )
 
 
-def check_training(model: nn.Module, small: nn.Module, sample: Sample) -> None:
-    """Raise VerificationError where the slim module fails in training mode and the model does not."""
-    if _training_error(model, sample) is not None:
+def check_training(model: nn.Module, small: nn.Module, samples: Sequence[Sample]) -> None:
+    """Raise VerificationError where the slim module fails in training mode and the model does not.
+
+    A model that fails on every sample itself, as with a BatchNorm over one value, is told in a warning.
+    """
+    for sample in samples:
+        own = _training_error(model, sample)
+        if own is None:
+            break
+    else:
+        warnings.warn(
+            f"{type(model).__name__} itself fails in training mode on these inputs ({_reason(own)}), so that nothing "
+            "shows whether the slim module can be trained; give larger example_inputs to find out",
+            stacklevel=3,
+        )
         return
     error = _training_error(small, sample)
     if error is not None:
         frame = user_frame(error)
         place = f" at {frame.filename}:{frame.lineno} ({frame.line})" if frame is not None else ""
-        reason = str(error).strip().split("\n")[0]
         raise VerificationError(
-            f"the slim module fails in training mode{place}: {reason}. Training reads layers that evaluation does not, "
-            "and their inputs have become smaller: remove such auxiliary outputs from the model, or use "
-            'sparsefx.compile(..., target="torch").graph_module'
+            f"the slim module fails in training mode{place}: {_reason(error)}. Training reads layers that "
+            "evaluation does not, and their inputs have become smaller: remove such auxiliary outputs from the model, "
+            'or use sparsefx.compile(..., target="torch").graph_module'
         ) from error
+
+
+def _reason(error: Exception | None) -> str:
+    return str(error).strip().split("\n")[0]
 
 
 def _training_error(model: nn.Module, sample: Sample) -> Exception | None:

@@ -109,7 +109,7 @@ class _LayerCut:
         kernel = self.contraction.kernel
         constant = (self.contraction.outputs.state == CONSTANT).reshape(kernel.groups, kernel.outputs, 1, 1)
         shape = (kernel.groups, kernel.outputs, kernel.inputs, kernel.taps)
-        spread = torch.from_numpy(np.ascontiguousarray(np.broadcast_to(constant, shape)))
+        spread = torch.from_numpy(np.broadcast_to(constant, shape).copy())
         return self._narrow(kernel.layout.from_canonical(spread, kernel.window))
 
 

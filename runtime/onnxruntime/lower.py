@@ -21,6 +21,7 @@ from ...passes.exhaustion import exhausted
 from ...passes.graph import copy_graph
 from ...passes.reference import example_inputs
 from ...passes.signature import Signature
+from .attention_axes import give_four_axes
 from .condensed import complete, translations
 from .empty_rows import zero_empty_rows
 from .exporter_functions import functions_listed_once
@@ -100,6 +101,7 @@ def flat_program(graph_module: GraphModule) -> torch.export.ExportedProgram:
     """The graph exported anew with flat tensors in and out, keeping its dynamic sizes."""
     flat = flatten_signature(graph_module)
     zero_empty_rows(flat)
+    give_four_axes(flat)
     placeholders = [n for n in flat.graph.nodes if n.op == "placeholder"]
     inputs = [
         value.to(n.meta["val"].dtype)

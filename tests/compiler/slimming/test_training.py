@@ -85,6 +85,23 @@ def test_layers_that_only_training_reads_are_found() -> None:
     assert not model.training
 
 
+class Untrainable(nn.Sequential):
+    """Training fails whatever the module's widths are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError("no labels\nwere given")
+        return super().forward(x)
+
+
+def test_where_training_fails_anyway_a_warning_says_that_nothing_was_shown() -> None:
+    model = Untrainable(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    ablate(model, "0")
+    with pytest.warns(UserWarning, match=r"Untrainable itself fails in training mode on these inputs \(no labels\)"):
+        small, _masks = sparsefx.slim(model, (torch.randn(2, 6),))
+    assert len(small[0].weight) < 8
+
+
 def test_errors_of_the_users() -> None:
     model, make_inputs = lively(Block(nn.Conv2d(3, 12, 3), 12))
     x = make_inputs(2)
