@@ -14,6 +14,11 @@ from tests.zoo.foreign_case import run_case
 GRAPH_TOLERANCE = 1e-9
 _FLOAT32 = {"transformers: DebertaV2": 1e-6}  # its scale is a constant of float32, folded as such
 _UNSTEADY = "differs by .* between its own precision"  # with random weights
+_NOTHING_GOES = {
+    "timm: convnextv2_atto",  # its response normalisation reads every channel of the MLP
+    "timm: gmlp_s16_224",  # one factor of every gate comes from a LayerNorm
+    "transformers: GPT2",  # its layers are transformers' Conv1D, which the masks pass by
+}
 _REFUSED = {"timm: cait_xxs24_224": _UNSTEADY, "timm: starnet_s1": _UNSTEADY}
 
 
@@ -32,4 +37,4 @@ def test_foreign_models_are_exact(name: str) -> None:
     result = run_case(model)
     assert result.graph_error <= _FLOAT32.get(name, GRAPH_TOLERANCE)
     assert result.engine_error <= result.engine_bound
-    assert result.channels_kept < result.channels
+    assert (result.channels_kept == result.channels) is (name in _NOTHING_GOES)
