@@ -34,7 +34,7 @@ _TIMM_SIZES = {
     "swinv2_cr_tiny_224": 224, "twins_svt_small": 224, "vit_tiny_patch16_224": 224, "visformer_tiny": 224,
     "gmlp_s16_224": 224, "pit_ti_224": 224, "convit_tiny": 224, "xcit_nano_12_p16_224": 224, "tiny_vit_5m_224": 224,
     "mvitv2_tiny": 224, "nest_tiny": 224, "fastvit_t8": 256, "hiera_tiny_224": 224, "tnt_s_patch16_224": 224,
-    "efficientformerv2_s0": 224,
+    "efficientformerv2_s0": 224, "gcvit_xxtiny": 224, "coat_tiny": 224, "volo_d1_224": 224,
     "inception_v3": 128, "inception_v4": 128, "inception_resnet_v2": 128, "nasnetalarge": 128, "pnasnet5large": 128,
 }  # fmt: skip
 TIMM = (
